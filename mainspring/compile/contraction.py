@@ -1,0 +1,328 @@
+"""Contractions: matmul, einsum and every convolution, from one template.
+
+The result's dims are sorted by which operand they come from: rows (M, the left one alone), columns (N, the right one
+alone) and batch (both, or kept apart). Legend: m row, n column, k reduced, b batch; MR × NR = MR × NV·16 the register tile.
+
+    pack:  right operand -> panels[b][n / NR][k][NR]                     (its own kernel, all threads)
+    tile:  for each MR rows × a group of panels                          (one task)
+             left rows are read in place where they are affine, else copied into rows[MR][K] (a window, a guard, a cast)
+             acc[MR][NR] += left[m][k] · panel[k][n], k in order, in registers
+             epilogue on the tile, store
+
+Small or thin products skip the packing: a *strip* of NV vectors of neighbouring results runs through k.
+
+Numerics (DESIGN.md): an element is one FMA chain over k in order within each of `chunk_count(K)` equal chunks, and the
+chunks are summed by a fixed binary tree. The choice of kernel, tile or panel changes no bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mainspring.compile.fuse import Group
+from mainspring.compile.inline import at_flat, space_of
+from mainspring.compile.loopnest import Nest, collapse, lets, value_ref
+from mainspring.compile.loops import LANES, Body, Buffer, For, Kernel, Let, Stmt, Store, Write, load
+from mainspring.compile.target import Target
+from mainspring.ir import scalar as s
+from mainspring.ir.graph import Node
+from mainspring.ir.scalar import Expr
+from mainspring.ops.movement import ravel, unravel
+from mainspring.types.dtype import DType, int64
+
+MAX_CHUNKS, MIN_CHUNK = 8, 128
+PANEL_GROUP_BYTES = 512 << 10  # panels that a task keeps coming back to: half of a second-level cache
+MIN_TASKS = 16
+STRIP_ROWS = 3  # up to this many rows, packing costs more than it brings
+
+
+def chunk_count(k: int) -> int:
+    """Chunks of the reduced extent: the largest power of two ≤ 8 that leaves at least 128 elements a chunk. By K alone."""
+    count = 1
+    while count < MAX_CHUNKS and k // (count * 2) >= MIN_CHUNK:
+        count *= 2
+    return count
+
+
+@dataclass
+class Dims:
+    """The result's dims (extents without 1s) sorted by role; positions into `domain`."""
+
+    domain: tuple[int, ...]
+    rows: list[int]
+    columns: list[int]
+    batch: list[int]
+    reduced: tuple[int, ...]
+    swapped: bool = False  # rows come from the right operand
+
+    def extent(self, which: list[int]) -> int:
+        return math.prod(self.domain[i] for i in which)
+
+    @property
+    def k(self) -> int:
+        return math.prod(self.reduced)
+
+    def index(self, b: Expr, m: Expr, n: Expr) -> list[Expr]:
+        """The index in `domain` of batch b, row m, column n."""
+        place: dict[int, Expr] = {}
+        for which, flat in ((self.batch, b), (self.rows, m), (self.columns, n)):
+            place.update(zip(which, unravel(flat, tuple(self.domain[i] for i in which)), strict=True))
+        return [place[i] for i in range(len(self.domain))]
+
+
+def contraction_kernels(nest: Nest, group: Group, target: Target) -> tuple[list[Kernel], list[Buffer]]:
+    """The kernels of a contract group, in order, and the buffers that live between them."""
+    return _Contraction(nest, group, target).kernels()
+
+
+class _Contraction:
+    def __init__(self, nest: Nest, group: Group, target: Target):
+        self.nest, self.group, self.target = nest, group, target
+        self.root = group.members[0]
+        space = space_of(self.root)
+        assert space is not None
+        self.space = space
+        self.refs = {v: value_ref(v, i) for i, v in enumerate(group.members)}
+        self.dims = self._classify()
+        self.m, self.n = self.dims.extent(self.dims.rows), self.dims.extent(self.dims.columns)
+        self.batch, self.k = self.dims.extent(self.dims.batch), self.dims.k
+        self.chunks = chunk_count(self.k)
+        self.chunk = -(-self.k // self.chunks)
+        self.dtype: DType = self._product([s.var(f"d{i}", n) for i, n in enumerate(self.dims.domain)], s.var("k", self.k))[0].dtype
+
+    # -------------------------------------------------------------------------------------------------- elements
+
+    def _body(self, domain: tuple[int, ...], index: Sequence[Expr], k: Expr, guard: Expr | None) -> tuple[Expr, Expr]:
+        element = self.nest.element(self.nest.external)
+        flat = ravel(index, domain)
+        product = element.body(self.root, at_flat(self.root, flat), guard, unravel(k, self.space.reduced))
+        return product.args[0], product.args[1]
+
+    def _product(self, index: Sequence[Expr], k: Expr, guard: Expr | None = None) -> tuple[Expr, Expr]:
+        """(left, right) factors of one product, in the accumulator's dtype."""
+        left, right = self._body(self.dims.domain, index, k, guard)
+        return (right, left) if self.dims.swapped else (left, right)
+
+    def _classify(self) -> Dims:
+        domain = tuple(n for n in self.root.shape if n != 1) or (1,)
+        k = s.var("k", math.prod(self.space.reduced))
+        while True:
+            dims = [s.var(f"d{i}", n) for i, n in enumerate(domain)]
+            left, right = self._body(domain, dims, k, None)
+            split = _group_split(left, right, dims, domain)
+            if split is None:
+                break
+            domain = split
+        of_left, of_right = ({d for d in dims if d in set(s.walk(x))} for x in (left, right))
+        rows = [i for i, d in enumerate(dims) if d in of_left and d not in of_right]
+        columns = [i for i, d in enumerate(dims) if d in of_right and d not in of_left]
+        swapped = math.prod(domain[i] for i in columns) < 8 <= math.prod(domain[i] for i in rows)
+        if swapped:
+            rows, columns, right = columns, rows, left
+        kept = _joint(columns, domain, dims, right)
+        batch = [i for i in range(len(domain)) if i not in rows and i not in kept]
+        return Dims(domain, rows, kept, batch, self.space.reduced, swapped)
+
+    # --------------------------------------------------------------------------------------------------- choice
+
+    def kernels(self) -> tuple[list[Kernel], list[Buffer]]:
+        if self.m <= STRIP_ROWS or self.n < LANES // 2 or self.k < 4:
+            return [self._strip()], []
+        return self._tiled()
+
+    # ---------------------------------------------------------------------------------------------------- strips
+
+    def _strip(self) -> Kernel:
+        """Neighbouring results along the last dim, NV vectors at a time, without packing."""
+        domain, dims, k = self.dims.domain, [s.var(f"d{i}", n) for i, n in enumerate(self.dims.domain)], s.var("k", self.k)
+        left, right = self._product(dims, k)
+        domain = collapse(domain, dims, [Let(s.ref("a", left.dtype), left), Let(s.ref("b", right.dtype), right), *self._epilogue(domain, dims)])
+        last = domain[-1]
+        vectors = min(4, -(-last // LANES))
+        strips = -(-last // (vectors * LANES))
+        task = s.var("task", math.prod(domain[:-1]) * strips)
+        outer = unravel(task // strips, domain[:-1]) if len(domain) > 1 else []
+        v, lane = s.var("v", vectors), s.var("lane", LANES)
+        place = [*outer, (task % strips) * (vectors * LANES) + v * LANES + lane]
+        inside = s.compare("lt", place[-1], last)
+        acc = Buffer("acc", self.dtype, vectors * LANES, "register")
+        at = v * LANES + lane
+        factors = self._body(domain, place, k, inside)
+        step = Store((Write(acc, at, multiply_add(*factors, load(acc, at))),))
+
+        def over(*stmts: Stmt) -> For:
+            return For(v, s.const(0, int64), s.const(vectors, int64), (For(lane, s.const(0, int64), s.const(LANES, int64), stmts, "vector"),), "unroll")
+
+        parts = Buffer("parts", self.dtype, self.chunks * vectors * LANES, "scratch")
+        body = self._chained(k, over, acc, at, parts, (over(step),))
+        body.append(over(*self._finish(acc, at, parts, vectors * LANES, domain, place, inside)))
+        flops = 2 * math.prod(domain) * self.k
+        return self.nest.kernel("strip", task.attr[1], task, tuple(body), self.group, (acc, *([parts] if self.chunks > 1 else [])), flops)
+
+    def _chained(self, k: Expr, over: Callable[..., For], acc: Buffer, at: Expr, parts: Buffer, step: Body) -> list[Stmt]:
+        """The chains over k: one, or one a chunk, whose results go to `parts`."""
+        clear = over(Store((Write(acc, at, s.const(0, self.dtype)),)))
+        if self.chunks == 1:
+            return [clear, For(k, s.const(0, int64), s.const(self.k, int64), step)]
+        c = s.var("c", self.chunks)
+        stop = (c + 1) * self.chunk if self.k % self.chunks == 0 else s.apply("min", (c + 1) * self.chunk, self.k)
+        keep = over(Store((Write(parts, c * acc.size + at, load(acc, at)),)))
+        return [For(c, s.const(0, int64), s.const(self.chunks, int64), (clear, For(k, c * self.chunk, stop, step), keep))]
+
+    def _finish(self, acc: Buffer, at: Expr, parts: Buffer, size: int, domain: tuple[int, ...], place: Sequence[Expr], inside: Expr) -> list[Stmt]:
+        """Sum the chunks, then the epilogue and the stores of one element."""
+        total = load(acc, at) if self.chunks == 1 else tree([load(parts, at + c * size) for c in range(self.chunks)])
+        return [Let(self.refs[self.root], s.cast(total, self.root.dtype)), *self._epilogue(domain, place, inside)]
+
+    def _epilogue(self, domain: tuple[int, ...], place: Sequence[Expr], inside: Expr | None = None) -> list[Stmt]:
+        guard = None if inside is None or (inside.op == "const" and inside.attr) else inside
+        flat = ravel(place, domain)
+
+        def leaf(of: Node, index: tuple[Expr, ...], own: Expr | None) -> Expr:
+            return self.refs[of] if of in self.refs else self.nest.external(of, index, own)
+
+        element = self.nest.element(leaf)
+        stmts = lets(self.group.members[1:], self.refs, lambda v: element.body(v, at_flat(v, flat), guard))
+        stmts.append(Store(tuple(Write(self.nest.buffer_of(v), flat, self.refs[v], guard) for v in self.group.stored)))
+        return stmts
+
+    # ----------------------------------------------------------------------------------------------------- tiles
+
+    def _tile_shape(self) -> tuple[int, int]:
+        """(MR, NV): as many accumulators as the registers hold, with rows that divide M where they can."""
+        registers = self.target.accumulators(self.dtype)
+        vectors = 1 if self.n <= LANES or registers < 16 else 2
+        most = max(1, registers // vectors)
+        if self.m <= most:
+            return self.m, vectors
+        even = [mr for mr in range(most, most // 2, -1) if self.m % mr == 0]
+        return (even[0] if even else -(-self.m // -(-self.m // most))), vectors
+
+    def _tiled(self) -> tuple[list[Kernel], list[Buffer]]:
+        mr, vectors = self._tile_shape()
+        nr = vectors * LANES
+        count = -(-self.n // nr)
+        of_right = self._batch_of_right()
+        panels = Buffer("panels", self.dtype, math.prod(self.dims.domain[i] for i in of_right) * count * self.k * nr)
+        return [self._pack(panels, nr, count, of_right), self._tile(panels, mr, vectors, count, of_right)], [panels]
+
+    def _batch_of_right(self) -> list[int]:
+        """The batch dims on which the right operand depends."""
+        dims = [s.var(f"d{i}", n) for i, n in enumerate(self.dims.domain)]
+        used = set(s.walk(self._product(dims, s.var("k", self.k))[1]))
+        return [i for i in self.dims.batch if dims[i] in used]
+
+    def _pack(self, panels: Buffer, nr: int, count: int, of_right: list[int]) -> Kernel:
+        batch = math.prod(self.dims.domain[i] for i in of_right)
+        block = max(1, min(self.k, 4096 // nr))
+        blocks = -(-self.k // block)
+        task = s.var("task", batch * count * blocks)
+        k, lane = s.var("k", self.k), s.var("lane", nr)
+        panel = (task // blocks) % count
+        places = dict(zip(of_right, unravel(task // (blocks * count), tuple(self.dims.domain[i] for i in of_right)), strict=True))
+        n = panel * nr + lane
+        index = self.dims.index(s.const(0, int64), s.const(0, int64), n)
+        index = [places.get(i, e) for i, e in enumerate(index)]
+        right = self._product(index, k, s.compare("lt", n, self.n))[1]
+        start = (task % blocks) * block
+        stop = start + block if self.k % block == 0 else s.apply("min", start + block, self.k)
+        at = (task // blocks) * (self.k * nr) + k * nr + lane
+        inner = For(lane, s.const(0, int64), s.const(nr, int64), (Store((Write(panels, at, right),)),), "vector")
+        return self.nest.kernel("pack", task.attr[1], task, (For(k, start, stop, (inner,)),), self.group)
+
+    def _tile(self, panels: Buffer, mr: int, vectors: int, count: int, of_right: list[int]) -> Kernel:
+        nr, dims = vectors * LANES, self.dims
+        tiles = -(-self.m // mr)
+        per_task = max(1, min(count, PANEL_GROUP_BYTES // (self.k * nr * self.dtype.itemsize)))
+        while per_task > 1 and self.batch * tiles * -(-count // per_task) < MIN_TASKS:
+            per_task = -(-per_task // 2)
+        groups = -(-count // per_task)
+        task = s.var("task", self.batch * groups * tiles)
+        b, first = task // (groups * tiles), (task // tiles) % groups * per_task
+        i, v, lane, k, panel = s.var("i", mr), s.var("v", vectors), s.var("lane", LANES), s.var("k", self.k), s.var("panel", count)
+        m, n = (task % tiles) * mr + i, panel * nr + v * LANES + lane
+        left, prepare, scratch = self._left_rows(b, task % tiles, mr, i, k)
+        acc = Buffer("acc", self.dtype, mr * nr, "register")
+        at = i * nr + v * LANES + lane
+        of_batch = dims.index(b, s.const(0, int64), s.const(0, int64))
+        base = ravel([of_batch[d] for d in of_right], tuple(dims.domain[d] for d in of_right)) if of_right else s.const(0, int64)
+        right = load(panels, ((base * count + panel) * self.k + k) * nr + v * LANES + lane)
+
+        def over(*stmts: Stmt) -> For:
+            lanes = For(lane, s.const(0, int64), s.const(LANES, int64), stmts, "vector")
+            return For(i, s.const(0, int64), s.const(mr, int64), (For(v, s.const(0, int64), s.const(vectors, int64), (lanes,), "unroll"),), "unroll")
+
+        parts = Buffer("parts", self.dtype, self.chunks * mr * nr, "scratch")
+        pair = (right, left) if dims.swapped else (left, right)
+        step = over(Store((Write(acc, at, multiply_add(*pair, load(acc, at))),)))
+        body = self._chained(k, over, acc, at, parts, (step,))
+        inside = s.both(s.compare("lt", m, self.m), s.compare("lt", n, self.n))
+        body.append(over(*self._finish(acc, at, parts, mr * nr, dims.domain, dims.index(b, m, n), inside)))
+        stop = s.const(count, int64) if groups == 1 else s.apply("min", first + per_task, count)
+        loop = For(panel, first, stop, tuple(body))
+        extra = ([parts] if self.chunks > 1 else []) + scratch
+        return self.nest.kernel("tile", task.attr[1], task, (*prepare, loop), self.group, (acc, *extra), 2 * self.batch * self.m * self.n * self.k)
+
+    def _left_rows(self, b: Expr, tile: Expr, mr: int, i: Expr, k: Expr) -> tuple[Expr, list[Stmt], list[Buffer]]:
+        """(element of row i at k, statements before, scratch): read in place where its address is affine in row and k."""
+        m = tile * mr + i
+        exact = self.m % mr == 0
+        row = m if exact else s.apply("min", m, self.m - 1)
+        left = self._product(self.dims.index(b, row, s.const(0, int64)), k)[0]
+        if left.op == "load" and len(left.args) == 1:
+            terms, _ = s.affine(left.args[0])
+            apart = all(t is k or k not in set(s.walk(t)) for t in terms)
+            if apart and exact and all(t is i or i not in set(s.walk(t)) for t in terms):
+                return left, [], []
+            if apart:
+                bases = Buffer("bases", int64, mr, "register")
+                step = terms.get(k, 0)
+                origin = left.args[0] - k * step
+                store = For(i, s.const(0, int64), s.const(mr, int64), (Store((Write(bases, i, origin),)),), "unroll")
+                return load(left.attr, load(bases, i) + k * step), [store], [bases]
+        rows = Buffer("rows", self.dtype, mr * self.k, "scratch")
+        inner = self.dims.reduced[-1] if self.dims.reduced else 1
+        outer, c, r = s.var("ko", self.k // inner), s.var("kc", inner), s.var("ri", mr)
+        m = tile * mr + r
+        row = m if exact else s.apply("min", m, self.m - 1)
+        value = self._product(self.dims.index(b, row, s.const(0, int64)), outer * inner + c)[0]
+        copy = For(c, s.const(0, int64), s.const(inner, int64), (Store((Write(rows, r * self.k + outer * inner + c, value),)),), "vector")
+        fill = For(r, s.const(0, int64), s.const(mr, int64), (For(outer, s.const(0, int64), s.const(self.k // inner, int64), (copy,)),))
+        return load(rows, i * self.k + k), [fill], [rows]
+
+
+def multiply_add(a: Expr, b: Expr, c: Expr) -> Expr:
+    """a·b + c, fused for floats."""
+    return s.apply("fma", a, b, c) if c.dtype.kind == "float" else s.apply("add", s.apply("mul", a, b), c)
+
+
+def tree(values: list[Expr]) -> Expr:
+    """The sum of a power of two of values by a balanced binary tree of neighbours."""
+    while len(values) > 1:
+        values = [a + b for a, b in zip(values[::2], values[1::2], strict=True)]
+    return values[0]
+
+
+def _group_split(left: Expr, right: Expr, dims: Sequence[Expr], domain: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Channel groups: a dim that one factor sees only as its quotient by q is two dims, one of batch and one of columns."""
+    for factor, other in ((left, right), (right, left)):
+        for x in s.walk(factor):
+            if x.op == "floordiv" and x.args[0] in dims and s.is_const(x.args[1]) and x.args[0] in set(s.walk(other)):
+                i, q = dims.index(x.args[0]), x.args[1].attr
+                if domain[i] % q == 0 and 1 < q < domain[i]:
+                    return (*domain[:i], domain[i] // q, q, *domain[i + 1:])
+    return None
+
+
+def _joint(columns: list[int], domain: tuple[int, ...], dims: Sequence[Expr], right: Expr) -> list[int]:
+    """The trailing neighbours among `columns` that every load of `right` runs through as through one dim."""
+    kept = columns[-1:]
+    for i in reversed(columns[:-1]):
+        if i + 1 != kept[0]:
+            break
+        if len(collapse((domain[i], domain[i + 1]), [dims[i], dims[i + 1]], [Let(s.ref("x", right.dtype), right)])) != 1:
+            break
+        kept.insert(0, i)
+    return kept

@@ -1,0 +1,377 @@
+"""Kernels as LLVM functions: every statement of the loop IR, its loops, lanes and partial sums.
+
+    void name(ptr param0, …, ptr scratch, i64 begin, i64 end)        runs the tasks begin … end - 1
+
+With this you can turn a `Kernel` into a function of an llvmlite module (`emit_kernel`). Inside a vector loop the emitter
+works on a chunk of LANES iterations: an expression that does not depend on the loop index stays a scalar; one that is an
+index plus a constant becomes a contiguous access; the last chunk runs under a mask.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+from llvmlite import ir
+
+from mainspring.base.errors import CompileError
+from mainspring.compile.emit_scalar import PRIMITIVES, fixed, literal, memory_type, register_type, to_memory
+from mainspring.compile.emit_values import IOTA, Chunk, Values
+from mainspring.compile.loops import (
+    LANES,
+    Body,
+    Buffer,
+    Fold,
+    For,
+    If,
+    Kernel,
+    Let,
+    Reduce,
+    Stmt,
+    Store,
+    While,
+    children,
+    expressions,
+)
+from mainspring.compile.target import Target
+from mainspring.compile.vectormath.values import I1, I8, I32, I64, PTR, Value, constant, poison, type_of
+from mainspring.ir.scalar import SCALARS, Expr, const, is_const, show, walk
+from mainspring.types.dtype import DType, bfloat16, float16, int64
+
+STACK_BYTES = 32 * 1024  # scratch buffers up to this size in total lie on the stack
+_UNROLL_COST = 16  # a serial reduction whose body costs no more keeps its partials in registers
+
+
+def _aligned(size: int) -> int:
+    return (size + 63) // 64 * 64
+
+
+def _scratch_offsets(kernel: Kernel) -> tuple[dict[Buffer, int], int]:
+    offsets, total = {}, 0
+    for buffer in kernel.scratch:
+        if buffer.kind == "scratch":
+            offsets[buffer] = total
+            total += _aligned(buffer.size * buffer.dtype.itemsize)
+    return offsets, total
+
+
+def scratch_bytes(kernel: Kernel) -> int:
+    """Bytes of 64-aligned memory that each thread must pass as `scratch`; 0 when the stack is enough."""
+    total = _scratch_offsets(kernel)[1]
+    return total if total > STACK_BYTES else 0
+
+
+def emit_kernel(module: ir.Module, kernel: Kernel, name: str, target: Target) -> ir.Function:
+    """Adds `kernel` to `module` as the function `name`; raises CompileError for statements where they may not stand."""
+    return _Emitter(module, kernel, name, target).emit()
+
+
+class _Emitter(Values):
+    """Emits one kernel: a method for each statement."""
+
+    def __init__(self, module: ir.Module, kernel: Kernel, name: str, target: Target):
+        self.kernel = kernel
+        arguments = [PTR] * (len(kernel.params) + 1) + [I64, I64]
+        self.function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
+        for argument in self.function.args[:-2]:
+            argument.add_attribute("noalias")
+        self.function.attributes.add("nounwind")
+        if target.vector_bytes >= 64:
+            set.add(self.function.attributes, '"prefer-vector-width"="512"')
+        entry, start = (ir.IRBuilder(self.function.append_basic_block(n)) for n in ("entry", "start"))
+        super().__init__(entry, start)
+
+    def emit(self) -> ir.Function:
+        *params, scratch, begin, end = self.function.args
+        self.pointers.update(zip(self.kernel.params, params, strict=True))
+        self._place_scratch(scratch)
+        start = self.b.block
+        self._loop(Value(self.b, begin), Value(self.b, end), 1, lambda i: self._with({self.kernel.task: i}, self.kernel.body))
+        self.b.ret_void()
+        self.entry.branch(start)
+        return self.function
+
+    # --------------------------------------------------------------------------------------------------------- memory
+
+    def _place_scratch(self, scratch: ir.Value) -> None:
+        offsets, total = _scratch_offsets(self.kernel)
+        for buffer in self.kernel.scratch:
+            if buffer.kind == "scratch" and total > STACK_BYTES:
+                self.pointers[buffer] = self.entry.gep(scratch, [ir.Constant(I64, offsets[buffer])], source_etype=I8)
+            else:
+                self.pointers[buffer] = self.alloca(ir.ArrayType(memory_type(buffer.dtype), max(buffer.size, 1)))
+
+    # ----------------------------------------------------------------------------------------------------- statements
+
+    def _run(self, body: Body) -> None:
+        for stmt in body:
+            _STATEMENTS[type(stmt)](self, stmt)
+
+    def _with(self, bound: dict[Expr, Value], body: Body) -> None:
+        with self.scope(_written(body)):
+            self.known.update(bound)
+            self._run(body)
+
+    def _store(self, stmt: Store) -> None:
+        values = [(w, self.value(w.value), self.value(w.guard) if w.guard is not None else None) for w in stmt.writes]
+        for write, value, guard in values:
+            self.write(write, to_memory(value, write.buffer.dtype), guard)
+        self.forget(frozenset(w.buffer for w in stmt.writes))
+
+    def _let(self, stmt: Let) -> None:
+        self.bind(stmt.ref, stmt.value)
+
+    def _for(self, stmt: For) -> None:
+        if stmt.role == "vector":
+            self._chunks(stmt.var, stmt.start, stmt.stop, _written(stmt.body), lambda: self._run(stmt.body))
+        elif stmt.role == "unroll":
+            for i in range(self._number(stmt.start), self._number(stmt.stop)):
+                self._with({stmt.var: literal(self.b, i, int64)}, stmt.body)
+        else:
+            start, stop = self.value(stmt.start), self.value(stmt.stop)
+            if start.lanes or stop.lanes:
+                rule = "its bounds inside a vector loop must be the same for all lanes"
+                raise CompileError("emit_kernel", "For", rule, show(stmt.var))
+            self._loop(start, stop, 1, lambda i: self._with({stmt.var: i}, stmt.body))
+        self.forget(_written(stmt.body))
+
+    def _number(self, x: Expr) -> int:
+        number = fixed(self.value(x))
+        if number is None:
+            raise CompileError("emit_kernel", "For", "the bounds of an unrolled loop must be constants", show(x))
+        return number
+
+    def _loop(self, start: Value, stop: Value, step: int, body: Callable[[Value], None]) -> None:
+        """body(i) for i = start, start + step, … while i < stop."""
+        first, last = fixed(start), fixed(stop)
+        before, top, after = self.b.block, self.b.append_basic_block("loop"), self.b.append_basic_block("after")
+        if first is not None and last is not None:
+            self.b.branch(top if first < last else after)
+        else:
+            self.b.cbranch((start < stop).raw, top, after)
+        self.b.position_at_end(top)
+        index = self.b.phi(I64)
+        index.add_incoming(start.raw, before)
+        body(Value(self.b, index))
+        following = self.b.add(index, ir.Constant(I64, step), flags=("nsw",))
+        index.add_incoming(following, self.b.block)
+        self.b.cbranch(self.b.icmp_signed("<", following, stop.raw), top, after)
+        self.b.position_at_end(after)
+
+    def _chunks(self, var: Expr, start: Expr, stop: Expr, written: frozenset[Buffer], body: Callable[[], None]) -> None:
+        """`body` for chunks of LANES values of `var`, the last one under a mask."""
+        if self.chunk is not None:
+            raise CompileError("emit_kernel", "For", "a vector loop may not stand inside another", show(var))
+        first, last = self.value(start), self.value(stop)
+        aligned = is_const(start) and start.attr % LANES == 0
+
+        def run(base: Value, mask: Value | None) -> None:
+            with self.lanes_of(Chunk(var, base, mask, aligned), written):
+                body()
+
+        begin, end = fixed(first), fixed(last)
+        if begin is None or end is None:
+            self._chunks_unknown(first, last, run)
+            return
+        whole, left = divmod(max(end - begin, 0), LANES)
+        middle = literal(self.b, begin + whole * LANES, int64)
+        if whole == 1:
+            run(first, None)
+        elif whole:
+            self._loop(first, middle, LANES, lambda i: run(i, None))
+        if left:
+            run(middle, Value(self.b, ir.Constant(type_of(I1, LANES), [i < left for i in range(LANES)])))
+
+    def _chunks_unknown(self, first: Value, last: Value, run: Callable[[Value, Value | None], None]) -> None:
+        count = last - first
+        middle = first + ((count > 0).where(count, 0) & -LANES)
+        self._loop(first, middle, LANES, lambda i: run(i, None))
+        with self.b.if_then((middle < last).raw):
+            run(middle, Value(self.b, IOTA) < (last - middle).splat())
+
+    def _if(self, stmt: If) -> None:
+        condition = self.value(stmt.condition)
+        if self.chunk is not None:
+            raise CompileError("emit_kernel", "If", "a branch may not stand inside a vector loop", show(stmt.condition))
+        with self.b.if_else(condition.raw) as (then, other):
+            with then, self.scope():
+                self._run(stmt.body)
+            with other, self.scope():
+                self._run(stmt.other)
+        self.forget(_written(stmt.body) | _written(stmt.other))
+
+    def _while(self, stmt: While) -> None:
+        if self.chunk is not None:
+            raise CompileError("emit_kernel", "While", "may not stand inside a vector loop", show(stmt.condition))
+        top, inside, after = (self.b.append_basic_block(n) for n in ("while", "inside", "after"))
+        self.b.branch(top)
+        self.b.position_at_end(top)
+        with self.scope(_written(stmt.body)):
+            self.b.cbranch(self.value(stmt.condition).raw, inside, after)
+            self.b.position_at_end(inside)
+            self._run(stmt.body)
+            self.b.branch(top)
+        self.b.position_at_end(after)
+        self.forget(_written(stmt.body))
+
+    # ----------------------------------------------------------------------------------------------------- reductions
+
+    def _reduce(self, stmt: Reduce) -> None:
+        results = self._reduce_lanes(stmt) if stmt.role == "vector" else self._reduce_serial(stmt)
+        self.forget(_written(stmt.body))
+        self.known.update(zip((f.ref for f in stmt.folds), results, strict=True))
+
+    def _accumulator(self, fold: Fold, lanes: int, count: int = 1) -> ir.Value:
+        """Memory (registers, once optimised) for `count` partials, each at the identity."""
+        dtype = fold.value.dtype
+        t = type_of(register_type(dtype), lanes)
+        slot = self.alloca(ir.ArrayType(t, count) if count > 1 else t)
+        start = constant(register_type(dtype), identity(fold.combine, dtype), lanes)
+        for i in range(count):
+            self.b.store(start, self._partial(slot, ir.Constant(I64, i), t) if count > 1 else slot)
+        return slot
+
+    def _partial(self, slot: ir.Value, index: ir.Value, t: ir.Type) -> ir.Value:
+        return self.b.gep(slot, [index], source_etype=t)
+
+    def _accumulate(self, fold: Fold, slot: ir.Value, lanes: int, mask: Value | None = None) -> None:
+        t = type_of(register_type(fold.value.dtype), lanes)
+        value = self.value(fold.value)
+        old = Value(self.b, self.b.load(slot, typ=t))
+        new = combine(fold.combine, old, value.splat() if lanes else value, fold.value.dtype)
+        self.b.store((mask.where(new, old) if mask is not None else new).raw, slot)
+
+    def _reduce_lanes(self, stmt: Reduce) -> list[Value]:
+        slots = [self._accumulator(f, LANES) for f in stmt.folds]
+
+        def body() -> None:
+            self._run(stmt.body)
+            for fold, slot in zip(stmt.folds, slots, strict=True):
+                self._accumulate(fold, slot, LANES, self.mask(None))
+
+        self._chunks(stmt.var, const(0, int64), const(stmt.extent, int64), _written(stmt.body), body)
+        totals = []
+        for fold, slot in zip(stmt.folds, slots, strict=True):
+            t = type_of(register_type(fold.value.dtype), LANES)
+            totals.append(self._fold_lanes(fold, Value(self.b, self.b.load(slot, typ=t))))
+        return totals
+
+    def _fold_lanes(self, fold: Fold, x: Value) -> Value:
+        if fold.value.dtype in (float16, bfloat16):
+            return fold_tree(fold, [x.lane(i) for i in range(LANES)])
+        half = LANES // 2
+        while half:
+            low, high = (
+                Value(self.b, self.b.shuffle_vector(x.raw, poison(x.raw.type), ir.Constant(ir.VectorType(I32, half), picks)))
+                for picks in (list(range(half)), list(range(half, 2 * half)))
+            )
+            x = combine(fold.combine, low, high, fold.value.dtype)
+            half //= 2
+        return Value(self.b, self.b.extract_element(x.raw, ir.Constant(I32, 0)))
+
+    def _reduce_serial(self, stmt: Reduce) -> list[Value]:
+        lanes = LANES if self.chunk is not None else 0
+        cost = 1 + sum(1 + SCALARS[x.op].flops if x.op in SCALARS else 1 for x in walk(*_expressions(stmt)))
+        if cost <= _UNROLL_COST or stmt.extent <= 4:
+            return self._reduce_unrolled(stmt, lanes)
+        return self._reduce_rolled(stmt, lanes)
+
+    def _element(self, stmt: Reduce, index: Value, slots: list[ir.Value], lanes: int) -> None:
+        with self.scope(_written(stmt.body)):
+            self.known[stmt.var] = index
+            self._run(stmt.body)
+            for fold, slot in zip(stmt.folds, slots, strict=True):
+                self._accumulate(fold, slot, lanes)
+
+    def _reduce_unrolled(self, stmt: Reduce, lanes: int) -> list[Value]:
+        """The body LANES times in a row, each with its own partial in a register."""
+        partials = [[self._accumulator(f, lanes) for f in stmt.folds] for _ in range(LANES)]
+        whole = stmt.extent // LANES * LANES if stmt.extent >= 2 * LANES else 0
+
+        def block(i: Value) -> None:
+            for j in range(LANES):
+                self._element(stmt, i + j if j else i, partials[j], lanes)
+
+        if whole:
+            self._loop(literal(self.b, 0, int64), literal(self.b, whole, int64), LANES, block)
+        for r in range(whole, stmt.extent):
+            self._element(stmt, literal(self.b, r, int64), partials[r % LANES], lanes)
+        totals = []
+        for k, fold in enumerate(stmt.folds):
+            t = type_of(register_type(fold.value.dtype), lanes)
+            totals.append(fold_tree(fold, [Value(self.b, self.b.load(p[k], typ=t)) for p in partials]))
+        return totals
+
+    def _reduce_rolled(self, stmt: Reduce, lanes: int) -> list[Value]:
+        """The body once; the partials lie in an array, of which each element uses the next."""
+        types = [type_of(register_type(f.value.dtype), lanes) for f in stmt.folds]
+        slots = [self._accumulator(f, lanes, LANES) for f in stmt.folds]
+
+        def body(i: Value) -> None:
+            turn = (i & (LANES - 1)).raw
+            self._element(stmt, i, [self._partial(s, turn, t) for s, t in zip(slots, types, strict=True)], lanes)
+
+        self._loop(literal(self.b, 0, int64), literal(self.b, stmt.extent, int64), 1, body)
+        totals = []
+        for fold, slot, t in zip(stmt.folds, slots, types, strict=True):
+            partials = [self.b.load(self._partial(slot, ir.Constant(I64, j), t), typ=t) for j in range(LANES)]
+            totals.append(fold_tree(fold, [Value(self.b, p) for p in partials]))
+        return totals
+
+
+_STATEMENTS: dict[type[Stmt], Callable[..., None]] = {
+    For: _Emitter._for,
+    Let: _Emitter._let,
+    Store: _Emitter._store,
+    Reduce: _Emitter._reduce,
+    If: _Emitter._if,
+    While: _Emitter._while,
+}
+
+
+def identity(combine_by: str, dtype: DType) -> bool | int | float:
+    """What a partial starts from."""
+    if combine_by in ("sum", "any"):
+        return 0
+    if combine_by in ("prod", "all"):
+        return 1
+    if dtype.kind == "float":
+        return -math.inf if combine_by == "max" else math.inf
+    bits = dtype.bits
+    least, greatest = (-(1 << bits - 1), (1 << bits - 1) - 1) if dtype.kind == "int" else (0, -1)
+    return least if combine_by == "max" else greatest
+
+
+_COMBINES = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
+
+
+def combine(by: str, x: Value, y: Value, dtype: DType) -> Value:
+    """Two partials into one."""
+    return PRIMITIVES[_COMBINES[by]](x, y, dtype)
+
+
+def fold_tree(fold: Fold, partials: list[Value]) -> Value:
+    """The LANES partials by halves: j with j + 8, then j + 4, j + 2, j + 1."""
+    while len(partials) > 1:
+        half = len(partials) // 2
+        partials = [combine(fold.combine, partials[j], partials[j + half], fold.value.dtype) for j in range(half)]
+    return partials[0]
+
+
+
+def _written(body: Body) -> frozenset[Buffer]:
+    """The buffers that the statements store to."""
+    found: set[Buffer] = set()
+    for stmt in body:
+        if isinstance(stmt, Store):
+            found.update(w.buffer for w in stmt.writes)
+        for inner in children(stmt):
+            found |= _written(inner)
+    return frozenset(found)
+
+
+def _expressions(stmt: Stmt) -> Iterator[Expr]:
+    yield from expressions(stmt)
+    for body in children(stmt):
+        for inner in body:
+            yield from _expressions(inner)

@@ -1,0 +1,354 @@
+"""Values of expressions inside a kernel: what is known where, what is the same for all lanes, and how memory is reached.
+
+With this you can write the statements of a kernel in terms of `value(expr)`. Inside a vector loop the emitter works on a
+`Chunk` of LANES iterations. `stride` says how an integer grows from lane to lane: by 0 it is one scalar; by 1 or -1 an
+access is contiguous; otherwise it is a gather or a scatter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+
+from mainspring.base.errors import CompileError
+from mainspring.compile.emit_scalar import (
+    fixed,
+    floor_divide,
+    from_memory,
+    literal,
+    memory_type,
+    modulo,
+    primitive,
+)
+from mainspring.compile.loops import LANES, Buffer, Write
+from mainspring.compile.vectormath.values import (
+    I1,
+    I8,
+    I32,
+    I64,
+    PTR,
+    Literal,
+    Value,
+    constant,
+    function,
+    poison,
+    suffix,
+    type_of,
+)
+from mainspring.ir.scalar import Expr, affine, is_const, show, walk
+from mainspring.types.dtype import int64
+
+IOTA = ir.Constant(ir.VectorType(I64, LANES), list(range(LANES)))
+_REVERSE = ir.Constant(ir.VectorType(I32, LANES), list(range(LANES - 1, -1, -1)))
+
+
+def _within_period(x: Expr, chunk: Chunk) -> bool:
+    """Whether a whole chunk has one quotient in `x` (a floordiv or mod): period and beginning are multiples of LANES."""
+    if not (chunk.aligned and is_const(x.args[1]) and x.args[1].attr > 0 and x.args[1].attr % LANES == 0):
+        return False
+    terms, rest = affine(x.args[0])
+    return rest % LANES == 0 and all(k % LANES == 0 or t is chunk.var for t, k in terms.items())
+
+
+_FOLDED: dict[str, Callable[[Any, Any], Any]] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+}
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """LANES iterations of a vector loop: `var` is base, base + 1, …; lanes outside `mask` do not exist."""
+
+    var: Expr
+    base: Value
+    mask: Value | None
+    aligned: bool  # base is a multiple of LANES
+
+
+class Values:
+    """Writes expressions into blocks. `known` maps every expression that has a value here to it, indices and refs too."""
+
+    def __init__(self, entry: ir.IRBuilder, b: ir.IRBuilder):
+        self.entry, self.b = entry, b
+        self.known: dict[Expr, Value] = {}
+        self.firsts: dict[Expr, Value] = {}  # the same, of lane 0
+        self.strides: dict[Expr, int | None] = {}  # from lane to lane, while there is a chunk
+        self.chunk: Chunk | None = None
+        self.pointers: dict[Buffer, ir.Value] = {}
+        self._loaded: dict[Expr, frozenset[Buffer]] = {}
+        self._ranges: dict[Expr, tuple[float, float]] = {}
+        self._spare_slot: ir.Value | None = None
+
+    @contextmanager
+    def scope(self, written: frozenset[Buffer] = frozenset()) -> Iterator[None]:
+        """What is found out inside is not known outside; what a loop writes is not known at its top."""
+        outside = self.known, self.firsts, self.strides
+        self.known, self.firsts, self.strides = dict(self.known), dict(self.firsts), dict(self.strides)
+        self.forget(written)
+        yield
+        self.known, self.firsts, self.strides = outside
+
+    @contextmanager
+    def lanes_of(self, chunk: Chunk, written: frozenset[Buffer]) -> Iterator[None]:
+        """Inside, `chunk` is what is worked on."""
+        with self.scope(written):
+            self.chunk, self.strides = chunk, {}
+            yield
+            self.chunk = None
+
+    def bind(self, ref: Expr, x: Expr) -> None:
+        """From here on `ref` is the value that `x` has now."""
+        self.known[ref] = self.value(x)
+        if self.chunk is not None:
+            stride = self.strides[ref] = self.stride(x)
+            if stride:
+                self.firsts[ref] = self.first(x)
+
+    # ---------------------------------------------------------------------------------------------------- expressions
+
+    def value(self, root: Expr) -> Value:
+        """The value of `root` here; every distinct sub-expression is computed once."""
+        known, stack = self.known, [root]
+        while stack:
+            x = stack[-1]
+            if x in known:
+                stack.pop()
+                continue
+            needed = x.args[1:] if x.op == "load" else () if self._same_quotient(x) else x.args
+            missing = [a for a in needed if a not in known]
+            if missing:
+                stack.extend(reversed(missing))
+                continue
+            stack.pop()
+            known[x] = self._compute(x, [known[a] for a in needed])
+        return known[root]
+
+    def _compute(self, x: Expr, args: list[Value]) -> Value:
+        if x.op == "const":
+            return literal(self.b, x.attr, x.dtype)
+        if x.op == "load":
+            return self._load(x, *(args or (None, None)))
+        if x.op == "var" and self.chunk is not None and x is self.chunk.var:
+            return self.chunk.base.splat() + Value(self.b, IOTA)
+        if x.op in ("var", "ref"):
+            raise CompileError("emit_kernel", x.op, "every loop index and ref must be bound before it is used", show(x))
+        if x.op in ("floordiv", "mod") and x.dtype is int64:
+            return self._split(x, args or [self.first(x.args[0]), self.value(x.args[1])])
+        if x.dtype is int64 and x.op in _FOLDED:
+            a, c = fixed(args[0]), fixed(args[1])
+            if a is not None and c is not None:
+                return literal(self.b, _FOLDED[x.op](a, c), int64)
+        return primitive(x, args)
+
+    def _split(self, x: Expr, args: list[Value]) -> Value:
+        """A quotient or remainder of integers, cheaper where no operand can be negative."""
+        least = min(self._range(x.args[0])[0], self._range(x.args[1])[0] - 1)
+        a, n = fixed(args[0]), fixed(args[1])
+        if a is not None and n:
+            return literal(self.b, a // n if x.op == "floordiv" else a % n, int64)
+        return (floor_divide if x.op == "floordiv" else modulo)(args[0], args[1], int64, least >= 0)
+
+    def _range(self, x: Expr) -> tuple[float, float]:
+        """Least and greatest value of an int64 expression, as far as known and only if it cannot have wrapped around."""
+        found = self._ranges.get(x)
+        if found is None:
+            found = self._ranges[x] = self._find_range(x)
+        return found
+
+    def _find_range(self, x: Expr) -> tuple[float, float]:
+        unknown = (-math.inf, math.inf)
+        if x.op == "const":
+            return x.attr, x.attr
+        if x.op == "var":
+            return 0, x.attr[1] - 1
+        if x.dtype is not int64 or x.op not in ("add", "sub", "mul", "floordiv", "mod"):
+            return unknown
+        (a, b), (c, d) = self._range(x.args[0]), self._range(x.args[1])
+        if -math.inf in (a, c) or math.inf in (b, d):
+            return (0, d - 1) if x.op == "mod" and c > 0 and d < math.inf else unknown
+        if x.op in ("floordiv", "mod"):
+            if c <= 0:
+                return unknown
+            return (0, d - 1) if x.op == "mod" else (min(a // c, a // d), max(b // c, b // d))
+        corners = [_FOLDED[x.op](p, q) for p in (a, b) for q in (c, d)]
+        return (min(corners), max(corners)) if -(1 << 63) <= min(corners) and max(corners) < 1 << 63 else unknown
+
+    def _loads(self, x: Expr) -> frozenset[Buffer]:
+        """The buffers that `x` reads."""
+        found = self._loaded.get(x)
+        if found is None:
+            for y in walk(x):
+                if y not in self._loaded:
+                    own = frozenset([y.attr]) if y.op == "load" else frozenset()
+                    self._loaded[y] = own.union(*[self._loaded[a] for a in y.args]) if y.args else own
+            found = self._loaded[x]
+        return found
+
+    def forget(self, buffers: frozenset[Buffer]) -> None:
+        """`buffers` were written: what was computed from their former elements is stale."""
+        if buffers:
+            self.known = {x: v for x, v in self.known.items() if not self._loads(x) & buffers}
+            self.firsts = {x: v for x, v in self.firsts.items() if not self._loads(x) & buffers}
+
+    # ---------------------------------------------------------------------------------------------------------- lanes
+
+    def stride(self, x: Expr) -> int | None:
+        """How much the integer `x` grows from lane to lane: 0 when all lanes agree (any dtype), None when irregular."""
+        if self.chunk is None:
+            return 0
+        if x not in self.strides:
+            self.strides[x] = self._find_stride(x, self.chunk)
+        return self.strides[x]
+
+    def _find_stride(self, x: Expr, chunk: Chunk) -> int | None:
+        if x.op in ("const", "var"):
+            return int(x is chunk.var)
+        if x.op == "ref":
+            return None if self.known[x].lanes else 0
+        strides = [self.stride(a) for a in x.args]
+        if not any(s != 0 for s in strides):
+            return 0
+        if x.dtype is not int64 or x.op not in ("add", "sub", "mul", "floordiv", "mod"):
+            return None
+        first, second = strides
+        if first is None or second is None:
+            return None
+        if x.op in ("add", "sub"):
+            return first + second if x.op == "add" else first - second
+        if x.op == "mul":
+            scaled = [s * a.attr for s, a in zip(strides, reversed(x.args), strict=True) if is_const(a) and s is not None]
+            return scaled[0] if scaled else None
+        return int(x.op == "mod") if first == 1 and _within_period(x, chunk) else None
+
+    def _same_quotient(self, x: Expr) -> bool:
+        return x.op == "floordiv" and self.chunk is not None and self.stride(x) == 0 and self.stride(x.args[0]) != 0
+
+    def first(self, x: Expr) -> Value:
+        """The scalar value of the integer `x` in lane 0, for an `x` of known stride."""
+        if self.chunk is None or self.stride(x) == 0:
+            return self.value(x)
+        found = self.firsts.get(x)
+        if found is None:
+            base = self.chunk.base
+            found = self.firsts[x] = base if x is self.chunk.var else self._compute(x, [self.first(a) for a in x.args])
+        return found
+
+    # --------------------------------------------------------------------------------------------------------- memory
+
+    def alloca(self, t: ir.Type, align: int = 64) -> ir.Value:
+        slot = self.entry.alloca(t)
+        slot.align, slot.type = align, PTR
+        return slot
+
+    def _address(self, buffer: Buffer, index: Value) -> ir.Value:
+        address = self.b.gep(self.pointers[buffer], [index.raw], source_etype=memory_type(buffer.dtype))
+        address.type = type_of(PTR, index.lanes)  # llvmlite does not know that indices may be vectors
+        return address
+
+    def _spare(self) -> ir.Value:
+        """An address that may always be read."""
+        if self._spare_slot is None:
+            self._spare_slot = self.alloca(ir.ArrayType(I8, 64))
+            self.entry.store(ir.Constant(I64, 0), self._spare_slot, align=8)
+        return self._spare_slot
+
+    def mask(self, guard: Value | None) -> Value | None:
+        """The lanes that exist and for which `guard` holds; None for all."""
+        mask = self.chunk.mask if self.chunk else None
+        if guard is None or mask is None:
+            return guard.splat() if guard is not None else mask
+        return mask & guard
+
+    def _masked(self, name: str, result: ir.Type, pointer: ir.Value, arguments: list[ir.Value], align: int,
+                at: int) -> ir.Value:
+        """llvm.masked.`name`; `at` is the position of the pointer among the arguments."""
+        vector = result if not isinstance(result, ir.VoidType) else arguments[0].type
+        known_as = f"llvm.masked.{name}.{suffix(vector)}.{'v16p0' if name in ('gather', 'scatter') else 'p0'}"
+        operands = [*arguments[:at], pointer, *arguments[at:]]
+        callee = function(self.b.module, known_as, result, [o.type for o in operands])
+        callee.args[at].attributes.align = align
+        return self.b.call(callee, operands)
+
+    def _load(self, x: Expr, guard: Value | None, fill: Value | None) -> Value:
+        buffer, index = x.attr, x.args[0]
+        stride = self.stride(index)
+        if stride == 0:
+            return self._load_one(buffer, self.value(index), guard, fill)
+        mask = self.mask(guard)
+        t = type_of(memory_type(buffer.dtype), LANES)
+        align = buffer.dtype.itemsize
+        if stride in (1, -1):
+            first = self.first(index) + (0 if stride == 1 else 1 - LANES)
+            raw = self._load_run(t, self._address(buffer, first), mask, align, stride == -1)
+        else:
+            raw = self._gather(t, self._address(buffer, self.value(index)), mask, align)
+        value = from_memory(Value(self.b, raw), buffer.dtype)
+        zero = fill is None or (is_const(x.args[2], 0) and math.copysign(1.0, x.args[2].attr) > 0)
+        return value if guard is None or zero else guard.where(value, fill)
+
+    def _load_run(self, t: ir.Type, address: ir.Value, mask: Value | None, align: int, backwards: bool) -> ir.Value:
+        if mask is None:
+            raw = self.b.load(address, typ=t, align=align)
+        else:
+            lanes = self._reversed(mask.raw) if backwards else mask.raw
+            raw = self._masked("load", t, address, [lanes, Literal(t, "zeroinitializer")], align, 0)
+        return self._reversed(raw) if backwards else raw
+
+    def _gather(self, t: ir.Type, addresses: ir.Value, mask: Value | None, align: int) -> ir.Value:
+        everywhere = constant(I1, True, LANES)
+        zero = Literal(t, "zeroinitializer")
+        if mask is None:
+            return self._masked("gather", t, addresses, [everywhere, poison(t)], align, 0)
+        if align >= 4:
+            return self._masked("gather", t, addresses, [mask.raw, zero], align, 0)
+        spare = Value(self.b, self._spare()).splat()  # no gather of narrow elements: sixteen loads, none of them in a branch
+        safe = self.b.select(mask.raw, addresses, spare.raw)
+        return self.b.select(mask.raw, self._masked("gather", t, safe, [everywhere, poison(t)], align, 0), zero)
+
+    def _reversed(self, raw: ir.Value) -> ir.Value:
+        return self.b.shuffle_vector(raw, poison(raw.type), _REVERSE)
+
+    def _load_one(self, buffer: Buffer, index: Value, guard: Value | None, fill: Value | None) -> Value:
+        t, align = memory_type(buffer.dtype), buffer.dtype.itemsize
+        address = self._address(buffer, index)
+        if guard is not None:
+            at = fixed(index)
+            if at is None or not 0 <= at < buffer.size:
+                address = self.b.select(guard.any().raw, address, self._spare())
+        value = from_memory(Value(self.b, self.b.load(address, typ=t, align=align)), buffer.dtype)
+        return value if guard is None else guard.where(value, fill)
+
+    def write(self, write: Write, value: Value, guard: Value | None) -> None:
+        align = write.buffer.dtype.itemsize
+        stride = self.stride(write.index)
+        if stride == 0 and not value.lanes and not (guard and guard.lanes):
+            self._write_one(self._address(write.buffer, self.value(write.index)), value, guard, align)
+            return
+        mask, value = self.mask(guard), value.splat()
+        if stride in (1, -1):
+            first = self.first(write.index) + (0 if stride == 1 else 1 - LANES)
+            address = self._address(write.buffer, first)
+            raw = value.raw if stride == 1 else self._reversed(value.raw)
+            if mask is None:
+                self.b.store(raw, address, align=align)
+            else:
+                lanes = mask.raw if stride == 1 else self._reversed(mask.raw)
+                self._masked("store", ir.VoidType(), address, [raw, lanes], align, 1)
+            return
+        addresses = self._address(write.buffer, self.value(write.index).splat())
+        lanes = mask.raw if mask is not None else constant(I1, True, LANES)
+        self._masked("scatter", ir.VoidType(), addresses, [value.raw, lanes], align, 1)
+
+    def _write_one(self, address: ir.Value, value: Value, guard: Value | None, align: int) -> None:
+        if guard is None:
+            self.b.store(value.raw, address, align=align)
+            return
+        with self.b.if_then(guard.raw):
+            self.b.store(value.raw, address, align=align)

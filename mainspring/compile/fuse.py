@@ -1,0 +1,334 @@
+"""Fusion: which values are computed together in one kernel.
+
+Every value (see `inline`) goes into one `Group`:
+
+  map       elementwise over one flat domain
+  row       elementwise over rows × width, with reductions along each row and what is computed of them per row
+  contract  a contraction, and elementwise work on its result (epilogue)
+  reduce    any other reduction, with its epilogue
+  template  an op with a template, or control flow: alone
+
+Nodes are taken in order; each joins the latest group of a producer that it reads at exactly the place it computes, unless
+that would make two groups wait for each other. A value leaves its group (is stored) only when somebody outside reads it.
+Fusion never changes arithmetic, only where values live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from mainspring.compile.inline import Element, at_flat, flat_index, is_virtual, moves_only, space_of
+from mainspring.ir import scalar as s
+from mainspring.ir.graph import CONSTANT, INPUT, ITEM, Graph, Node, users
+from mainspring.ir.op import Space
+from mainspring.ir.scalar import Expr
+from mainspring.ops.movement import unravel
+from mainspring.types.shape import TensorType
+
+MAX_MEMBERS = 96
+MAX_READS = 48
+INLINE_DEPTH = 8  # elementwise nodes of single use that are computed inside the reduction that reads them
+FEW_ROWS, SMALL = 16, 16384  # a row kernel has one task a row: with fewer rows than this, only small domains are fused
+
+
+@dataclass(eq=False)
+class Group:
+    """Values computed by one kernel; `size` is the flat domain of map, contract and reduce groups, rows × width of row groups."""
+
+    kind: str
+    number: int
+    members: list[Node]
+    size: int
+    rows: int = 0
+    width: int = 0
+    ancestors: int = 0  # bit i: depends on group i, directly or not
+    stored: list[Node] = field(default_factory=list)  # members that somebody outside reads
+
+    @property
+    def bit(self) -> int:
+        return 1 << self.number
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One read of a value: which, and at which flat position."""
+
+    of: Node
+    flat: Expr
+    guarded: bool
+
+
+def contraction_operands(of: Node, space: Space) -> bool:
+    """Whether the space is a sum of products of one element of each of two operands."""
+    if not (space.combine == "sum" and len(of.inputs) == 2):
+        return False
+    element = space.symbolic(tuple(n.type for n in of.inputs))  # type: ignore[misc]
+    if element.op != "mul":
+        return False
+    sides = [a.args[0] if a.op == "cast" else a for a in element.args]
+    return [x.attr[0] if x.op == "read" else None for x in sides] == [0, 1]
+
+
+class Fuser:
+    """Groups the values of one graph."""
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.nodes = graph.nodes()
+        self.readers = users(graph)
+        self.forced = self._forced()
+        self.kinds = {v: self._kind(v) for v in self.nodes if self._could_be_value(v)}
+        self.absorbed: set[Node] = set()
+        self._absorb()
+        self.hits: dict[Node, list[Hit]] = {}
+        self.group_of: dict[Node, Group] = {}
+        self.groups: list[Group] = []
+
+    # ------------------------------------------------------------------------------------------ what is a value
+
+    def _forced(self) -> set[Node]:
+        """Virtual nodes that need a buffer all the same: results of the graph and operands of templates."""
+        found = {v for v in self.graph.outputs}
+        for v in self.nodes:
+            if v.op not in (INPUT, CONSTANT, ITEM) and space_of(v) is None:
+                found.update(v.inputs)
+        return found
+
+    def _could_be_value(self, v: Node) -> bool:
+        return v.op not in (INPUT, CONSTANT, ITEM) and (v in self.forced or not is_virtual(v))
+
+    def inlined(self, v: Node) -> bool:
+        """Whether reads of `v` are replaced by its body."""
+        return v in self.absorbed or (v not in self.forced and is_virtual(v))
+
+    def _kind(self, v: Node) -> str:
+        space = space_of(v)
+        if space is None:
+            return "template"
+        if not space.reduced:
+            return "map"
+        if contraction_operands(v, space):
+            return "contract"
+        return "row" if space.combine and self._along_rows(v, space) else "reduce"
+
+    def _along_rows(self, v: Node, space: Space) -> bool:
+        """Whether neighbours along the reduced extent are neighbours in memory, for the largest thing that is read."""
+        rows, width = s.var("row", v.type.size), s.var("col", _product(space.reduced))  # type: ignore[union-attr]
+        largest, along = -1, False
+        for hit in self._reads_at(v, at_flat(v, rows), _unflatten(width, space.reduced), lambda n: n is not v and is_virtual(n)):
+            if hit.of.type.size > largest:  # type: ignore[union-attr]
+                largest, along = hit.of.type.size, s.affine(hit.flat)[0].get(width) == 1  # type: ignore[union-attr]
+        return along
+
+    def _absorb(self) -> None:
+        """Elementwise values of single use by a reduction over columns, or over everything, are computed inside it."""
+        depth: dict[Node, int] = {}
+        for v in reversed(self.nodes):
+            if self.kinds.get(v) != "map" or v in self.forced or len(self.readers[v]) != 1:
+                continue
+            reader = self.readers[v][0]
+            while self.kinds.get(reader) is None and len(self.readers[reader]) == 1 and reader not in self.forced and is_virtual(reader):
+                reader = self.readers[reader][0]
+            if reader in self.absorbed and depth[reader] < INLINE_DEPTH:
+                depth[v] = depth[reader] + 1
+            elif self.kinds.get(reader) == "reduce" or (self.kinds.get(reader) == "row" and reader.type.size == 1):  # type: ignore[union-attr]
+                depth[v] = 1
+            else:
+                continue
+            if space_of(v) is not None and _cheap(v):
+                self.absorbed.add(v)
+
+    # --------------------------------------------------------------------------------------------------- reads
+
+    def _reads_at(self, v: Node, index: Iterable[Expr], reduced: Iterable[Expr] = (), inlined: object = None) -> list[Hit]:
+        found: list[Hit] = []
+
+        def leaf(of: Node, at: tuple[Expr, ...], guard: Expr | None) -> Expr:
+            flat = flat_index(of, at)
+            found.append(Hit(of, flat, guard is not None))
+            return s.make("ref", (flat,), of.dtype, ("leaf", of.digest))
+
+        Element(leaf, inlined or self.inlined).body(v, tuple(index), None, tuple(reduced))  # type: ignore[arg-type]
+        return found
+
+    def _hits(self, v: Node) -> list[Hit]:
+        """Reads of `v` with its flat position as the variable ``flat`` (and ``col`` for the reduced extent of a row reduction)."""
+        space = space_of(v)
+        if space is None:
+            return [Hit(n, s.const(0, s.int64), True) for n in v.inputs]
+        flat = s.var("flat", v.type.size)  # type: ignore[union-attr]
+        width = s.var("col", _product(space.reduced))
+        return self._reads_at(v, at_flat(v, flat), _unflatten(width, space.reduced))
+
+    def _group(self, v: Node) -> Group | None:
+        return self.group_of.get(v.inputs[0] if v.op is ITEM else v)
+
+    # -------------------------------------------------------------------------------------------------- grouping
+
+    def run(self) -> list[Group]:
+        """All groups, in an order in which they can run, with `stored` filled in."""
+        for v in self.nodes:
+            if v in self.kinds and v not in self.absorbed:
+                self.hits[v] = self._hits(v)
+                self._place(v, self.kinds[v])
+        self._mark_stored()
+        return self._ordered()
+
+    def _place(self, v: Node, kind: str) -> None:
+        before = {g.number: g for h in self.hits[v] if (g := self._group(h.of)) is not None}
+        candidates = [before[n] for n in sorted(before, reverse=True)] if kind in ("map", "row") else []
+        for group in candidates:
+            joined = self._joined(group, v, kind)
+            if joined is not None and not any(d.ancestors & group.bit for d in before.values() if d is not group):
+                self._join(group, v, joined, before.values())
+                for other in candidates:
+                    if other is not group and self.group_of[other.members[0]] is other:
+                        self._merge(other, group)
+                return
+        self._open(v, kind, before.values())
+
+    def _open(self, v: Node, kind: str, before: Iterable[Group]) -> None:
+        size = v.type.size if isinstance(v.type, TensorType) else 0
+        group = Group(kind, len(self.groups), [v], size)
+        if kind == "row":
+            group.rows, group.width = size, _product(space_of(v).reduced)  # type: ignore[union-attr]
+        for d in before:
+            group.ancestors |= d.ancestors | d.bit
+        self.groups.append(group)
+        self.group_of[v] = group
+
+    def _joined(self, group: Group, v: Node, kind: str) -> tuple[str, int, int] | None:
+        """(kind, rows, width) of the group with `v` in it, or None when `v` may not join."""
+        if group.kind == "template" or len(group.members) >= MAX_MEMBERS:
+            return None
+        if kind == "row":
+            rows, width = v.type.size, _product(space_of(v).reduced)  # type: ignore[union-attr]
+            domain = (group.rows, group.width) if group.kind == "row" else (rows, width)
+            if group.kind not in ("map", "row") or domain != (rows, width) or (group.kind == "map" and group.size != rows * width):
+                return None
+            if rows < FEW_ROWS and rows * width > SMALL:
+                return None
+            shape = ("row", rows, width)
+        else:
+            shape = (group.kind, group.rows, group.width)
+        return shape if self._legal(v, set(group.members), shape, group.size) else None
+
+    def _legal(self, v: Node, members: set[Node], shape: tuple[str, int, int], size: int) -> bool:
+        """Whether `v` reads every one of `members` at exactly the place where it is computed."""
+        kind, rows, width = shape
+        own: int = v.type.size  # type: ignore[union-attr]
+        inside = [h for h in self.hits[v] if h.of in members]
+        if any(h.guarded for h in inside):
+            return False
+        flat = s.var("flat", own)
+        if kind != "row":
+            return own == size and all(h.flat is flat for h in inside)
+        if self.kinds[v] == "row":
+            full = flat * width + s.var("col", width)
+            return own == rows and all(h.flat is (full if h.of.type.size != rows else flat) for h in inside)  # type: ignore[union-attr]
+        if own == rows:
+            return all(h.of.type.size == rows and h.flat is flat for h in inside)  # type: ignore[union-attr]
+        if own != rows * width:
+            return False
+        if all(h.flat is flat for h in inside):
+            return True
+        row, col = s.var("row", rows), s.var("col", width)
+        place = row * width + col
+        again = [h for h in self._reads_at(v, at_flat(v, place)) if h.of in members]
+        return all(h.flat is (row if h.of.type.size == rows else place) for h in again)  # type: ignore[union-attr]
+
+    def _join(self, group: Group, v: Node, shape: tuple[str, int, int], before: Iterable[Group]) -> None:
+        group.kind, group.rows, group.width = shape
+        if group.kind == "row":
+            group.size = group.rows * group.width
+        group.members.append(v)
+        self.group_of[v] = group
+        gained = 0
+        for d in before:
+            if d is not group:
+                gained |= d.ancestors | d.bit
+        self._gain(group, gained)
+
+    def _gain(self, group: Group, gained: int) -> None:
+        if gained & ~group.ancestors:
+            for g in self.groups:
+                if g is group or g.ancestors & group.bit:
+                    g.ancestors |= gained
+
+    def _merge(self, other: Group, group: Group) -> None:
+        """Take `other` into `group` when both are elementwise or row groups of one domain and no third waits between them."""
+        if not {other.kind, group.kind} <= {"map", "row"} or len(other.members) + len(group.members) > MAX_MEMBERS:
+            return
+        row = group if group.kind == "row" else other
+        if other.size != group.size or (other.kind == group.kind == "row" and (other.rows, other.width) != (group.rows, group.width)):
+            return
+        for third in self.groups:
+            if third is not other and third is not group and third.members:
+                if third.ancestors & other.bit and group.ancestors & third.bit or third.ancestors & group.bit and other.ancestors & third.bit:
+                    return
+        shape = (row.kind, row.rows, row.width)
+        members = set(other.members) | set(group.members)
+        if not all(self._legal(v, members - {v}, shape, group.size) for v in members):
+            return
+        order = {v: i for i, v in enumerate(self.hits)}
+        group.members = sorted(members, key=lambda v: order[v])
+        group.kind, group.rows, group.width = shape
+        for v in other.members:
+            self.group_of[v] = group
+        other.members = []
+        for g in self.groups:
+            if g.ancestors & other.bit:
+                g.ancestors |= group.bit
+        group.ancestors = (group.ancestors | other.ancestors) & ~group.bit & ~other.bit
+        self._gain(group, other.ancestors & ~group.bit)
+
+    def _mark_stored(self) -> None:
+        wanted: dict[Node, None] = {}
+        for v, hits in self.hits.items():
+            for h in hits:
+                producer = self._group(h.of)
+                if producer is not None and producer is not self.group_of[v]:
+                    wanted[h.of] = None
+        for v in self.graph.outputs:
+            if self._group(v) is not None:
+                wanted[v] = None
+        for v in wanted:
+            self._group(v).stored.append(v)  # type: ignore[union-attr]
+
+    def _ordered(self) -> list[Group]:
+        live = [g for g in self.groups if g.members]
+        depends: dict[Group, set[Group]] = {g: set() for g in live}
+        for v, hits in self.hits.items():
+            for h in hits:
+                producer = self._group(h.of)
+                if producer is not None and producer is not self.group_of[v]:
+                    depends[self.group_of[v]].add(producer)
+        order: dict[Group, None] = {}
+        for root in live:
+            stack = [root]
+            while stack:
+                missing = [d for d in depends[stack[-1]] if d not in order]
+                if missing:
+                    stack.extend(sorted(missing, key=lambda g: -g.number))
+                else:
+                    order[stack.pop()] = None
+        return list(order)
+
+
+def _product(extents: Iterable[int]) -> int:
+    total = 1
+    for n in extents:
+        total *= n
+    return total
+
+
+def _unflatten(flat: Expr, extents: tuple[int, ...]) -> list[Expr]:
+    return unravel(flat, extents) if extents else []
+
+
+def _cheap(v: Node) -> bool:
+    space = space_of(v)
+    assert space is not None
+    element = space.symbolic(tuple(n.type for n in v.inputs))  # type: ignore[misc]
+    return s.flops(element) <= 8 or moves_only(element) is not None

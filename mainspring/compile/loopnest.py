@@ -1,0 +1,341 @@
+"""Loop nests of map, row and reduce groups.
+
+A nest is built from the elements of the group's members over fresh loop variables: members become `Let`s, what others
+read is loaded, what others will read is stored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mainspring.compile.fuse import Fuser, Group
+from mainspring.compile.inline import Element, at_flat, flat_index, space_of
+from mainspring.compile.loops import Body, Buffer, Fold, For, Kernel, Let, Reduce, Stmt, Store, Write, children, expressions, load
+from mainspring.compile.rename import substitute_vars
+from mainspring.ir import scalar as s
+from mainspring.ir.graph import Node
+from mainspring.ir.scalar import Expr
+from mainspring.ops.movement import ravel, unravel
+from mainspring.types.dtype import int64
+
+CHUNK = 4096  # elements of a long innermost dim that make one task
+STRIP = 64  # neighbouring results that a column reduction computes together: four vectors, one or two cache lines
+SCRATCH_COST = 2  # flops up to which a value needed by a later pass over the row is computed again rather than kept
+
+
+@dataclass
+class Nest:
+    """What the nests of one graph share: who is stored where, and which reads are inlined."""
+
+    fuser: Fuser
+    buffer_of: Callable[[Node], Buffer]
+
+    def kernel(self, name: str, tasks: int, task: Expr, body: Body, group: Group, scratch: tuple[Buffer, ...] = (), flops: int = 0) -> Kernel:
+        """The kernel of `body`; params are the buffers it touches, in order of first use."""
+        touched, written = buffers_of(body)
+        params = tuple(b for b in touched if b.kind == "param")
+        return Kernel(name, params, frozenset(written), tasks, task, body, scratch, flops)
+
+    def external(self, of: Node, index: tuple[Expr, ...], guard: Expr | None) -> Expr:
+        """A load of a value that another kernel stores, or of an input."""
+        return load(self.buffer_of(of), flat_index(of, index), guard)
+
+    def element(self, leaf: Callable[[Node, tuple[Expr, ...], Expr | None], Expr]) -> Element:
+        """Elements whose operands are inlined as the fusion decided."""
+        return Element(leaf, self.fuser.inlined)
+
+
+def buffers_of(body: Body) -> tuple[list[Buffer], list[Buffer]]:
+    """(buffers touched, buffers written), in order of first use."""
+    touched: dict[Buffer, None] = {}
+    written: dict[Buffer, None] = {}
+
+    def visit(stmts: Body) -> None:
+        for stmt in stmts:
+            for x in s.walk(*expressions(stmt)):
+                if x.op == "load":
+                    touched[x.attr] = None
+            if isinstance(stmt, Reduce):
+                visit(stmt.body)
+            else:
+                for inner in children(stmt):
+                    visit(inner)
+            if isinstance(stmt, Store):
+                for w in stmt.writes:
+                    touched[w.buffer] = written[w.buffer] = None
+
+    visit(body)
+    return list(touched), [b for b in written if b.kind == "param"]
+
+
+def value_ref(v: Node, number: int) -> Expr:
+    """The scalar that holds the element of a member."""
+    return s.ref(f"v{number}", v.dtype)
+
+
+def lets(members: Sequence[Node], refs: dict[Node, Expr], value: Callable[[Node], Expr]) -> list[Stmt]:
+    """A `Let` for each of `members`."""
+    return [Let(refs[v], value(v)) for v in members]
+
+
+# ------------------------------------------------------------------------------------------------------------ map
+
+
+def map_kernel(nest: Nest, group: Group) -> Kernel:
+    """Elementwise over a flat domain, as rows of the longest contiguous extents that all accesses share."""
+    shape = max((v.shape for v in group.members), key=lambda shape: (sum(n != 1 for n in shape), len(shape)))
+    domain = tuple(n for n in shape if n != 1) or (1,)
+    body = _map_body(nest, group, domain)
+    collapsed = collapse(domain, body[1], [*body[0]])
+    if collapsed != domain:
+        domain = collapsed
+        body = _map_body(nest, group, domain)
+    stmts, dims = body
+    return _tasked(nest, group, domain, dims, stmts, math.prod(domain) * _flops(stmts))
+
+
+def _map_body(nest: Nest, group: Group, domain: tuple[int, ...]) -> tuple[list[Stmt], list[Expr]]:
+    dims = [s.var(f"i{k}", n) for k, n in enumerate(domain)]
+    flat = ravel(dims, domain)
+    refs = {v: value_ref(v, k) for k, v in enumerate(group.members)}
+
+    def leaf(of: Node, index: tuple[Expr, ...], guard: Expr | None) -> Expr:
+        return refs[of] if of in refs else nest.external(of, index, guard)
+
+    element = nest.element(leaf)
+    stmts = lets(group.members, refs, lambda v: element.body(v, at_flat(v, flat)))
+    stmts.append(Store(tuple(Write(nest.buffer_of(v), flat, refs[v]) for v in group.stored)))
+    return stmts, dims
+
+
+def _tasked(nest: Nest, group: Group, domain: tuple[int, ...], dims: list[Expr], stmts: list[Stmt], flops: int) -> Kernel:
+    """Outer dims and chunks of the last one are dealt out as tasks; the last one is the vector loop."""
+    last = domain[-1]
+    chunks = -(-last // CHUNK)
+    outer = math.prod(domain[:-1])
+    task = s.var("task", outer * chunks)
+    places = unravel(task // chunks, domain[:-1]) if len(domain) > 1 else []
+    start = (task % chunks) * CHUNK
+    stop = s.const(last, int64) if chunks == 1 else start + CHUNK if last % CHUNK == 0 else s.apply("min", start + CHUNK, last)
+    body = substitute_vars(tuple(stmts), dict(zip(dims[:-1], places, strict=True)))
+    loop = For(dims[-1], start, stop, body, "vector")
+    return nest.kernel("map", outer * chunks, task, (loop,), group, flops=flops)
+
+
+def collapse(domain: tuple[int, ...], dims: Sequence[Expr], stmts: Sequence[Stmt]) -> tuple[int, ...]:
+    """`domain` with neighbouring dims joined wherever every load runs through them as through one."""
+    entangled: set[Expr] = set()
+    strides: list[dict[Expr, int]] = []
+    wanted = set(dims)
+
+    def visit(x: Expr) -> None:
+        if x in seen:
+            return
+        seen.add(x)
+        if x in wanted:
+            entangled.add(x)
+        elif x.op == "load":
+            terms, _ = s.affine(x.args[0])
+            strides.append({t: k for t, k in terms.items() if t in wanted})
+            for t in terms:
+                if t not in wanted:
+                    visit(t)
+            for a in x.args[1:]:
+                visit(a)
+        else:
+            for a in x.args:
+                visit(a)
+
+    seen: set[Expr] = set()
+    for stmt in stmts:
+        for x in expressions(stmt) if not isinstance(stmt, Store) else [w.value for w in stmt.writes]:
+            visit(x)
+    result = [domain[0]]
+    for k in range(1, len(domain)):
+        a, b = dims[k - 1], dims[k]
+        free = a not in entangled and b not in entangled
+        if free and all(c.get(a, 0) == c.get(b, 0) * domain[k] for c in strides):
+            result[-1] *= domain[k]
+        else:
+            result.append(domain[k])
+    return tuple(result)
+
+
+def _flops(stmts: Sequence[Stmt]) -> int:
+    return s.flops(*[x for stmt in stmts for x in expressions(stmt)])
+
+
+# ------------------------------------------------------------------------------------------------------------ row
+
+
+def row_kernel(nest: Nest, group: Group) -> Kernel:
+    """One task a row: passes over the row, each with the reductions that are ready, and scalars of the row between them."""
+    return _Row(nest, group).kernel()
+
+
+class _Row:
+    def __init__(self, nest: Nest, group: Group):
+        self.nest, self.group = nest, group
+        self.rows, self.width = group.rows, group.width
+        self.row, self.col = s.var("row", group.rows), s.var("col", group.width)
+        self.refs = {v: value_ref(v, k) for k, v in enumerate(group.members)}
+        self.kinds = nest.fuser.kinds
+        inside = set(group.members)
+        self.operands = {v: list(dict.fromkeys(h.of for h in nest.fuser.hits[v] if h.of in inside)) for v in group.members}
+        self.pass_of = self._passes()
+        self.scratch: dict[Node, Buffer] = {}
+        self._keep()
+
+    def is_row(self, v: Node) -> bool:
+        """Whether `v` has one element a row."""
+        return self.kinds[v] == "row" or (v.type.size == self.rows and self.width != 1)  # type: ignore[union-attr]
+
+    def _passes(self) -> dict[Node, int]:
+        """For a full value or a reduction, the pass that computes it; for a scalar of the row, the pass after which it is known."""
+        found: dict[Node, int] = {}
+        for v in self.group.members:
+            at = -1 if self.is_row(v) and self.kinds[v] != "row" else 0
+            for u in self.operands[v]:
+                later = self.is_row(u) and not (self.is_row(v) and self.kinds[v] != "row")
+                at = max(at, found[u] + 1 if later else found[u])
+            found[v] = at
+        users: dict[Node, list[int]] = {v: [] for v in self.group.members}
+        for v in reversed(self.group.members):  # a full value that only later passes read is computed there
+            if not self.is_row(v) and users[v]:
+                found[v] = max(found[v], min(users[v]))
+            for u in self.operands[v]:
+                users[u].append(found[v])
+        return found
+
+    def _keep(self) -> None:
+        """Decide what later passes do about a full value of an earlier one: read the stored result, compute again, or scratch."""
+        stored = set(self.group.stored)
+        for v in self.group.members:
+            for u in self.operands[v]:
+                if not self.is_row(u) and self.pass_of[u] < self.pass_of[v] and u not in stored and u not in self.scratch and not self._again(u):
+                    self.scratch[u] = Buffer(f"row{len(self.scratch)}", u.dtype, self.width, "scratch")
+
+    def _again(self, u: Node) -> bool:
+        space = space_of(u)
+        assert space is not None
+        cheap = s.flops(space.symbolic(tuple(n.type for n in u.inputs))) <= SCRATCH_COST  # type: ignore[misc]
+        return cheap and all(self.is_row(w) or w in self.group.stored for w in self.operands[u])
+
+    def kernel(self) -> Kernel:
+        members = self.group.members
+        count = max([self.pass_of[v] for v in members], default=0) + 1
+        body: list[Stmt] = self._scalars(-1)
+        flops = 0
+        for number in range(count):
+            body += self._pass(number)
+            body += self._scalars(number)
+        for stmt in body:
+            flops += self.width * (_flops(stmt.body) + len(getattr(stmt, "folds", ()))) if isinstance(stmt, (For, Reduce)) else 0
+        return self.nest.kernel("row", self.rows, self.row, tuple(body), self.group, tuple(self.scratch.values()), flops * self.rows)
+
+    def _element(self, number: int) -> Element:
+        def leaf(of: Node, index: tuple[Expr, ...], guard: Expr | None) -> Expr:
+            if of not in self.refs:
+                return self.nest.external(of, index, guard)
+            if self.is_row(of) or self.pass_of[of] == number:
+                return self.refs[of]
+            if of in self.group.stored:
+                return load(self.nest.buffer_of(of), self.place)
+            if of in self.scratch:
+                return load(self.scratch[of], self.col)
+            return element.body(of, at_flat(of, self.place))
+
+        element = self.nest.element(leaf)
+        return element
+
+    @property
+    def place(self) -> Expr:
+        """The flat position of this row and column."""
+        return self.row * self.width + self.col
+
+    def _pass(self, number: int) -> list[Stmt]:
+        element = self._element(number)
+        here = [v for v in self.group.members if self.pass_of[v] == number]
+        full = [v for v in here if not self.is_row(v)]
+        reductions = [v for v in here if self.kinds[v] == "row"]
+        if not full and not reductions:
+            return []
+        inner = lets(full, self.refs, lambda v: element.body(v, at_flat(v, self.place)))
+        writes = [Write(self.nest.buffer_of(v), self.place, self.refs[v]) for v in full if v in self.group.stored]
+        writes += [Write(self.scratch[v], self.col, self.refs[v]) for v in full if v in self.scratch]
+        if writes:
+            inner.append(Store(tuple(writes)))
+        if not reductions:
+            return [For(self.col, s.const(0, int64), s.const(self.width, int64), tuple(inner), "vector")]
+        folds, after = [], []
+        for v in reductions:
+            space = space_of(v)
+            assert space is not None
+            value = element.body(v, at_flat(v, self.row), None, unravel(self.col, space.reduced))
+            folds.append(_fold(v, self.refs[v], space.combine, value, after))
+        return [Reduce(self.col, self.width, tuple(inner), tuple(folds)), *after, *self._stores([v for v in reductions if v in self.group.stored])]
+
+    def _scalars(self, number: int) -> list[Stmt]:
+        element = self._element(number)
+        here = [v for v in self.group.members if self.is_row(v) and self.kinds[v] != "row" and self.pass_of[v] == number]
+        stmts = lets(here, self.refs, lambda v: element.body(v, at_flat(v, self.row)))
+        return stmts + self._stores([v for v in here if v in self.group.stored])
+
+    def _stores(self, values: list[Node]) -> list[Stmt]:
+        return [Store(tuple(Write(self.nest.buffer_of(v), self.row, self.refs[v]) for v in values))] if values else []
+
+
+def _fold(v: Node, ref: Expr, combine: str, value: Expr, after: list[Stmt]) -> Fold:
+    """The fold of a reduction; where it accumulates in another dtype than its result's, `after` converts."""
+    if value.dtype is v.dtype:
+        return Fold(ref, combine, value)
+    wide = s.ref(f"{ref.attr}_wide", value.dtype)
+    after.append(Let(ref, s.cast(wide, v.dtype)))
+    return Fold(wide, combine, value)
+
+
+# --------------------------------------------------------------------------------------------------------- reduce
+
+
+def reduce_kernel(nest: Nest, group: Group) -> Kernel:
+    """Results side by side in the vector lanes, the reduced extent in order, then the epilogue."""
+    root = group.members[0]
+    space = space_of(root)
+    assert space is not None
+    extent = math.prod(space.reduced)
+    domain = tuple(n for n in root.shape if n != 1) or (1,)
+    body = _reduce_body(nest, group, domain, extent)
+    last = domain[-1]
+    strips = -(-last // STRIP)
+    outer = math.prod(domain[:-1])
+    task = s.var("task", outer * strips)
+    stmts, dims = body
+    places = unravel(task // strips, domain[:-1]) if len(domain) > 1 else []
+    start = (task % strips) * STRIP
+    stop = s.const(last, int64) if strips == 1 else start + STRIP if last % STRIP == 0 else s.apply("min", start + STRIP, last)
+    inner = substitute_vars(tuple(stmts), dict(zip(dims[:-1], places, strict=True)))
+    flops = math.prod(domain) * extent * (1 + _flops([Let(f.ref, f.value) for stmt in stmts if isinstance(stmt, Reduce) for f in stmt.folds]))
+    return nest.kernel("reduce", outer * strips, task, (For(dims[-1], start, stop, inner, "vector"),), group, flops=flops)
+
+
+def _reduce_body(nest: Nest, group: Group, domain: tuple[int, ...], extent: int) -> tuple[list[Stmt], list[Expr]]:
+    root = group.members[0]
+    space = space_of(root)
+    assert space is not None
+    dims = [s.var(f"i{k}", n) for k, n in enumerate(domain)]
+    flat, along = ravel(dims, domain), s.var("r", extent)
+    refs = {v: value_ref(v, k) for k, v in enumerate(group.members)}
+
+    def leaf(of: Node, index: tuple[Expr, ...], guard: Expr | None) -> Expr:
+        return refs[of] if of in refs else nest.external(of, index, guard)
+
+    element = nest.element(leaf)
+    after: list[Stmt] = []
+    value = element.body(root, at_flat(root, flat), None, unravel(along, space.reduced))
+    fold = _fold(root, refs[root], space.combine, value, after)
+    stmts: list[Stmt] = [Reduce(along, extent, (), (fold,), "serial"), *after]
+    stmts += lets(group.members[1:], refs, lambda v: element.body(v, at_flat(v, flat)))
+    stmts.append(Store(tuple(Write(nest.buffer_of(v), flat, refs[v]) for v in group.stored)))
+    return stmts, dims

@@ -1,0 +1,274 @@
+"""From a graph to a program: the readable column of named passes.
+
+    prepare:  inline → simplify → fold constants → split long reductions → simplify
+    region:   fuse → choose kernels → loops        (bodies of control flow are regions of their own)
+    plan:     donation → memory and barriers
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mainspring.base import flags
+from mainspring.base.errors import CompileError
+from mainspring.compile import simplify
+from mainspring.compile.contraction import contraction_kernels
+from mainspring.compile.fuse import Fuser, Group
+from mainspring.compile.loopnest import Nest, map_kernel, reduce_kernel, row_kernel
+from mainspring.compile.loops import Buffer, For, Kernel, Store, Write, load
+from mainspring.compile.memory import BranchSteps, LoopSteps, RepeatSteps, Run, Slot, Step, View, plan
+from mainspring.compile.program import Program
+from mainspring.compile.target import Target
+from mainspring.compile.template import TEMPLATES, Call
+from mainspring.compile.donate import reuse_donated
+from mainspring.ir import scalar as s
+from mainspring.ir.graph import CONSTANT, INPUT, ITEM, Graph, Node
+from mainspring.ir.verify import verify
+from mainspring.types.dtype import int64
+from mainspring.types.shape import TensorType
+
+BYTES_PER_NS, FLOPS_PER_NS = 8.0, 30.0  # rough rates of one core, to tell small programs from large ones
+
+PASSES = (
+    ("inline", simplify.inline),
+    ("simplify", simplify.simplify),
+    ("fold constants", simplify.fold_constants),
+    ("split reductions", simplify.split_reductions),
+    ("simplify again", simplify.simplify),
+)
+
+
+def prepare(graph: Graph) -> Graph:
+    """All passes from graph to graph, each verified when MS_VERIFY asks for it."""
+    level = flags.verify()
+    if level >= 1:
+        verify(graph)
+    for _, pass_ in PASSES:
+        graph = pass_(graph)
+        if level >= 2:
+            verify(graph)
+    return graph
+
+
+@dataclass
+class Lowered:
+    """A program, the constant arrays behind its last bases, and for each output the donated input it lives in (or None)."""
+
+    program: Program
+    constants: list[np.ndarray]
+    aliases: list[int | None]
+
+
+def lower(graph: Graph, target: Target, donated: Sequence[int] = ()) -> Lowered:
+    """Compile `graph` down to a program. Bases: inputs, then outputs, then constants."""
+    lowering = _Lowering(target, len(graph.inputs) + len(graph.outputs))
+    inputs = [Slot(t.nbytes, i) for i, t in enumerate(graph.input_types)]
+    outputs = [Slot(t.nbytes, len(inputs) + i) for i, t in enumerate(graph.output_types)]
+    steps = lowering.region(graph, [View(x) for x in inputs], [View(x) for x in outputs])
+    steps, aliases = reuse_donated(steps, [inputs[i] for i in donated], outputs)
+    program = plan(steps, lowering.bases, lowering.work)
+    return Lowered(program, lowering.constants, [None if a is None else inputs.index(a) for a in aliases])
+
+
+@dataclass
+class _Lowering:
+    """What all regions of one program share."""
+
+    target: Target
+    bases: int
+    work: float = 0.0
+    constants: list[np.ndarray] = field(default_factory=list)
+    slots: dict[Node, Slot] = field(default_factory=dict)
+    counter: int = 0
+
+    def constant(self, node: Node) -> Slot:
+        """The slot of a literal array."""
+        if node not in self.slots:
+            array = np.ascontiguousarray(node.static["value"].value)
+            self.slots[node] = Slot(array.nbytes, self.bases)
+            self.constants.append(array)
+            self.bases += 1
+        return self.slots[node]
+
+    def fresh(self) -> str:
+        """A name for a counter of a repeat."""
+        self.counter += 1
+        return f"t{self.counter}"
+
+    def region(self, graph: Graph, inputs: Sequence[View], outputs: Sequence[View]) -> list[Step]:
+        """The steps that compute `graph` from `inputs` into `outputs`."""
+        return _Region(self, prepare(graph), inputs, outputs).steps()
+
+
+class _Region:
+    """One graph on its way to steps."""
+
+    def __init__(self, lowering: _Lowering, graph: Graph, inputs: Sequence[View], outputs: Sequence[View]):
+        self.lowering, self.graph = lowering, graph
+        self.views: dict[Node, View] = dict(zip(graph.inputs, inputs, strict=True))
+        self.outputs = list(outputs)
+        self.buffers: dict[Node, Buffer] = {}
+        self.view_of: dict[Buffer, View] = {}
+        self.result: list[Step] = []
+
+    def steps(self) -> list[Step]:
+        """Fuse, then lower each group."""
+        fuser = Fuser(self.graph)
+        groups = fuser.run()
+        for node, view in zip(self.graph.outputs, self.outputs, strict=True):
+            if node.op not in (INPUT, CONSTANT) and node not in self.views:
+                self.views[node] = view
+        nest = Nest(fuser, self.buffer)
+        for group in groups:
+            self._group(nest, group)
+        for node, view in zip(self.graph.outputs, self.outputs, strict=True):
+            if self.view(node) is not view:
+                self.copy(self.view(node), view, node.type)  # type: ignore[arg-type]
+        return self.result
+
+    # --------------------------------------------------------------------------------------------- where things lie
+
+    def view(self, node: Node) -> View:
+        """Where `node` lies; a new temporary at the first question."""
+        if node not in self.views:
+            if node.op is CONSTANT:
+                self.views[node] = View(self.lowering.constant(node))
+            else:
+                self.views[node] = View(Slot(node.type.nbytes))  # type: ignore[union-attr]
+        return self.views[node]
+
+    def buffer(self, node: Node) -> Buffer:
+        """The buffer by which kernels know `node`."""
+        if node not in self.buffers:
+            made = self.buffers[node] = Buffer(f"b{len(self.buffers)}", node.dtype, node.type.size)  # type: ignore[union-attr]
+            self.view_of[made] = self.view(node)
+        return self.buffers[node]
+
+    def run(self, kernel: Kernel) -> None:
+        """Add a launch of `kernel`."""
+        if kernel.tasks == 0:
+            return
+        views = tuple([self.view_of[p] for p in kernel.params])
+        self.result.append(Run(kernel, views))
+        moved = sum(p.size * p.dtype.itemsize for p in kernel.params)
+        self.lowering.work += moved / BYTES_PER_NS + kernel.flops / FLOPS_PER_NS
+
+    def copy(self, source: View, target: View, type_: TensorType) -> None:
+        """Add a copy between two views."""
+        if type_.size:
+            a, b = Buffer("source", type_.dtype, type_.size), Buffer("target", type_.dtype, type_.size)
+            self.view_of[a], self.view_of[b] = source, target
+            self.run(copy_kernel(a, b))
+
+    # ---------------------------------------------------------------------------------------------------- groups
+
+    def _group(self, nest: Nest, group: Group) -> None:
+        if group.kind == "template":
+            self._template(group.members[0])
+        elif group.size == 0:
+            return
+        elif group.kind == "map":
+            self.run(map_kernel(nest, group))
+        elif group.kind == "row":
+            self.run(row_kernel(nest, group))
+        elif group.kind == "reduce" or math.prod(x for n in group.members[0].inputs for x in n.shape) == 0:
+            self.run(reduce_kernel(nest, group))
+        else:
+            kernels, between = contraction_kernels(nest, group, self.lowering.target)
+            for buffer in between:
+                self.view_of[buffer] = View(Slot(buffer.size * buffer.dtype.itemsize))
+            for kernel in kernels:
+                self.run(kernel)
+
+    def _results(self, node: Node) -> list[View]:
+        """Where the results of a node of several results lie."""
+        if isinstance(node.type, TensorType):
+            return [self.view(node)]
+        by_index = {n.static["index"]: n for n in self.graph.nodes() if n.op is ITEM and n.inputs[0] is node}
+        return [self.view(by_index[i]) if i in by_index else View(Slot(t.nbytes)) for i, t in enumerate(node.type)]
+
+    def _template(self, node: Node) -> None:
+        special = {"scan": self._scan, "while_loop": self._while, "cond": self._cond}.get(node.op.name)
+        if special is not None:
+            special(node, [self.view(n) for n in node.inputs], self._results(node))
+            return
+        if node.op.name not in TEMPLATES:
+            raise CompileError("compile", node.op.name, "this op has neither an iteration space nor a template", f"{node.op.space}")
+        types = (node.type,) if isinstance(node.type, TensorType) else node.type
+        results = self._results(node)
+        outs = tuple(Buffer(f"out{i}", t.dtype, t.size) for i, t in enumerate(types))
+        self.view_of.update(zip(outs, results, strict=True))
+        ins = tuple(self.buffer(n) for n in node.inputs)
+        call = Call(ins, outs, tuple(n.type for n in node.inputs), types, node.static)  # type: ignore[misc]
+        kernels = TEMPLATES[node.op.name](call)
+        for buffer in call.temporaries:
+            self.view_of[buffer] = View(Slot(buffer.size * buffer.dtype.itemsize))
+        for kernel in kernels:
+            self.run(kernel)
+
+    # ---------------------------------------------------------------------------------------------- control flow
+
+    def _inner(self, graph: Graph, inputs: Sequence[View], outputs: Sequence[View]) -> list[Step]:
+        return self.lowering.region(graph, inputs, outputs)
+
+    def _scan(self, node: Node, inputs: list[View], results: list[View]) -> None:
+        st = node.static
+        body: Graph = st["body"]
+        consts, carry, xs = inputs[: st["consts"]], inputs[st["consts"]: st["consts"] + st["carry"]], inputs[st["consts"] + st["carry"]:]
+        before = self.lowering.work
+        carried, stacked = results[: st["carry"]], results[st["carry"]:]
+        types = body.output_types
+        for source, target, t in zip(carry, carried, types, strict=False):
+            self.copy(source, target, t)
+        if st["length"] == 0:
+            return
+        var = self.lowering.fresh()
+        slices = [View(x.slot, x.offset, (*x.strides, (var, t.nbytes))) for x, t in zip(xs, body.input_types[st["consts"] + st["carry"]:], strict=True)]
+        outs = [View(y.slot, y.offset, (*y.strides, (var, t.nbytes))) for y, t in zip(stacked, types[st["carry"]:], strict=True)]
+        following = [View(Slot(t.nbytes)) for t in types[: st["carry"]]]
+        inner = _Region(self.lowering, prepare(body), [*consts, *carried, *slices], [*following, *outs])
+        inner.steps()
+        for source, target, t in zip(following, carried, types, strict=False):
+            inner.copy(source, target, t)
+        self.lowering.work += (self.lowering.work - before) * (st["length"] - 1)
+        self.result.append(RepeatSteps(st["length"], var, tuple(inner.result), st["reverse"]))
+
+    def _while(self, node: Node, inputs: list[View], results: list[View]) -> None:
+        consts, carry = inputs[: node.static["consts"]], inputs[node.static["consts"]:]
+        body, test = node.static["body"], node.static["test"]
+        for source, target, t in zip(carry, results, body.output_types, strict=True):
+            self.copy(source, target, t)
+        flag = View(Slot(1))
+        tested = self._inner(test, [*consts, *results], [flag])
+        following = [View(Slot(t.nbytes)) for t in body.output_types]
+        inner = _Region(self.lowering, prepare(body), [*consts, *results], following)
+        inner.steps()
+        for source, target, t in zip(following, results, body.output_types, strict=True):
+            inner.copy(source, target, t)
+        self.lowering.work += 1e6  # nobody knows how often
+        self.result.append(LoopSteps(flag, tuple(tested), tuple(inner.result)))
+
+    def _cond(self, node: Node, inputs: list[View], results: list[View]) -> None:
+        flag, operands = inputs[0], inputs[1:]
+        then, other = (tuple(self._inner(node.static[key], operands, results)) for key in ("then", "other"))
+        self.result.append(BranchSteps(flag, then, other))
+
+
+COPY_CHUNK = 16384
+
+
+def copy_kernel(source: Buffer, target: Buffer) -> Kernel:
+    """target = source, element by element."""
+    size = source.size
+    chunks = -(-size // COPY_CHUNK)
+    task, i = s.var("task", chunks), s.var("i", size)
+    start = task * COPY_CHUNK
+    stop = s.const(size, int64) if chunks == 1 else s.apply("min", start + COPY_CHUNK, size)
+    body = (For(i, start, stop, (Store((Write(target, i, load(source, i)),)),), "vector"),)
+    return Kernel("copy", (source, target), frozenset([target]), chunks, task, body)
+
+

@@ -1,0 +1,134 @@
+"""The program of an executable: what every thread of the team runs, once a call, with no Python in between.
+
+    program := instr*
+    instr   := Launch(kernel, refs) | Barrier() | Repeat(count, var, body) | Loop(flag, test, body) | Branch(flag, then, other)
+
+A program is data: the memory plan has already given every buffer a place, the barriers are already where they must be.
+All threads run all instructions (SPMD); of a Launch each thread takes its share of the tasks; flags are read by all
+after a barrier, so every thread takes the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Union
+
+from mainspring.compile.loops import Kernel, show_kernel
+
+ARENA = -1
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Where a buffer lies. `base`: index into the call's pointer table (inputs, outputs, constants), or ARENA.
+
+    The address is base + offset + sum of strides[v] * value of the enclosing Repeat counter v. Offsets and strides are bytes;
+    arena offsets are multiples of 64.
+    """
+
+    base: int
+    offset: int = 0
+    strides: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Run `kernel` with its params bound to `refs`, in order."""
+
+    kernel: Kernel
+    refs: tuple[Ref, ...]
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """Nobody passes until everybody is here."""
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Run `body` with the counter `var` = 0 … count-1 (or count-1 … 0 when `reverse`)."""
+
+    count: int
+    var: str
+    body: tuple[Instr, ...]
+    reverse: bool = False
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Run `test`, then stop when the bool at `flag` is false, otherwise run `body` and begin again."""
+
+    flag: Ref
+    test: tuple[Instr, ...]
+    body: tuple[Instr, ...]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Run `then` when the bool at `flag` is true, else `other`."""
+
+    flag: Ref
+    then: tuple[Instr, ...]
+    other: tuple[Instr, ...]
+
+
+Instr = Union[Launch, Barrier, Repeat, Loop, Branch]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A whole executable. `bases`: number of entries of the pointer table; `arena`: bytes of workspace (64-aligned).
+
+    `work` estimates the cost of one run in nanoseconds on one core; a small program runs on the caller's thread alone.
+    """
+
+    instrs: tuple[Instr, ...]
+    bases: int
+    arena: int
+    work: float
+
+
+def kernels(instrs: tuple[Instr, ...]) -> list[Kernel]:
+    """Every distinct kernel, in order of first launch."""
+    found: dict[Kernel, None] = {}
+    for instr in instrs:
+        if isinstance(instr, Launch):
+            found[instr.kernel] = None
+        elif isinstance(instr, (Repeat,)):
+            found.update(dict.fromkeys(kernels(instr.body)))
+        elif isinstance(instr, Loop):
+            found.update(dict.fromkeys(kernels(instr.test + instr.body)))
+        elif isinstance(instr, Branch):
+            found.update(dict.fromkeys(kernels(instr.then + instr.other)))
+    return list(found)
+
+
+def describe(instrs: tuple[Instr, ...], loops: bool = False, indent: str = "") -> str:
+    """Instructions as indented text; with `loops`, the kernels' loop nests too."""
+    lines: list[str] = []
+    for instr in instrs:
+        if isinstance(instr, Launch):
+            lines.append(f"{indent}{instr.kernel.name} × {instr.kernel.tasks}: {', '.join(map(_show_ref, instr.refs))}")
+            if loops:
+                lines += [f"{indent}    {line}" for line in show_kernel(instr.kernel).splitlines()]
+        elif isinstance(instr, Barrier):
+            lines.append(f"{indent}barrier")
+        else:
+            head, parts = _HEAD[type(instr)](instr)
+            lines.append(f"{indent}{head}")
+            for part in parts:
+                lines.append(describe(part, loops, indent + "  "))
+    return "\n".join(lines)
+
+
+def _show_ref(ref: Ref) -> str:
+    moved = "".join(f"+{stride}·{name}" for name, stride in ref.strides)
+    return f"{'arena' if ref.base == ARENA else f'base {ref.base}'}+{ref.offset}{moved}"
+
+
+_HEAD: dict[type, Callable[[Any], tuple[str, list[tuple[Instr, ...]]]]] = {
+    Repeat: lambda r: (f"repeat {r.var} {'from' if r.reverse else 'to'} {r.count}", [r.body]),
+    Loop: lambda r: (f"loop while {_show_ref(r.flag)}", [r.test, r.body]),
+    Branch: lambda r: (f"branch on {_show_ref(r.flag)}", [r.then, r.other]),
+}

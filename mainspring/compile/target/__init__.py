@@ -1,0 +1,92 @@
+"""Target machines as tables of facts: what the code generator may use and what the tuner may assume.
+
+With this you can ask for the machine the process runs on (`native()`) or one by name (`by_name("x86-64-v3")`). A target
+is data: no module branches on the name of a machine, only on a fact of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import llvmlite.binding as llvm
+
+from mainspring.base.errors import ArgumentError
+from mainspring.types.dtype import DType
+
+
+@dataclass(frozen=True)
+class Target:
+    """A machine to compile for.
+
+    Args:
+        name: how flags and cache keys call it.
+        triple: LLVM target triple.
+        cpu: LLVM processor name.
+        features: LLVM feature string, e.g. ``"+avx2,+fma"``.
+        vector_registers: number of architectural vector registers.
+        vector_bytes: width of one of them, in bytes.
+        has: the instruction sets that kernels ask for, of "avx2", "avx512", "vnni", "bf16", "neon", "dotprod".
+    """
+
+    name: str
+    triple: str
+    cpu: str
+    features: str
+    vector_registers: int
+    vector_bytes: int
+    has: frozenset[str] = frozenset()
+
+    def accumulators(self, dtype: DType) -> int:
+        """16-lane accumulators of `dtype` that fit in three quarters of the vector registers."""
+        each = max(1, 16 * dtype.itemsize // self.vector_bytes)
+        return max(1, self.vector_registers * 3 // 4 // each)
+
+    @property
+    def key(self) -> str:
+        """What a cached object depends on."""
+        return f"{self.triple}/{self.cpu}/{self.features}"
+
+
+_X86_V3 = "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse4.2"
+_X86_V4 = _X86_V3 + ",+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl"
+
+TARGETS: dict[str, Target] = {
+    t.name: t
+    for t in (
+        Target("x86-64-v3", "x86_64-unknown-linux-gnu", "x86-64-v3", _X86_V3, 16, 32, frozenset({"avx2"})),
+        Target("x86-64-v4", "x86_64-unknown-linux-gnu", "x86-64-v4", _X86_V4, 32, 64, frozenset({"avx2", "avx512"})),
+        Target("aarch64", "aarch64-unknown-linux-gnu", "generic", "+neon,+fp-armv8", 32, 16, frozenset({"neon"})),
+    )
+}
+
+# LLVM feature -> the name under which kernels ask for it
+_FACTS = {
+    "avx2": "avx2", "avx512bw": "avx512", "avx512vnni": "vnni", "avxvnni": "vnni", "avx512bf16": "bf16", "bf16": "bf16",
+    "neon": "neon", "dotprod": "dotprod",
+}
+
+
+@cache
+def native() -> Target:
+    """The machine this process runs on."""
+    features = llvm.get_host_cpu_features()
+    triple = llvm.get_process_triple()
+    has = {fact for feature, fact in _FACTS.items() if features.get(feature, False)}
+    if "avx512bw" in features and not (features["avx512bw"] and features.get("avx512vl") and features.get("avx512dq")):
+        has.discard("avx512")
+    if triple.startswith(("aarch64", "arm64")):
+        registers, width, has = 32, 16, has | {"neon"}
+    else:
+        registers, width = (32, 64) if "avx512" in has else (16, 32 if "avx2" in has else 16)
+    return Target("native", triple, llvm.get_host_cpu_name(), features.flatten(), registers, width, frozenset(has))
+
+
+def by_name(name: str) -> Target:
+    """The target called `name`, or the machine of this process for ``"native"``; raises ArgumentError for others."""
+    if name == "native":
+        return native()
+    if name not in TARGETS:
+        known = ", ".join(TARGETS)
+        raise ArgumentError("target", "name", f"must be native or one of {known}", repr(name), "MS_TARGET=x86-64-v3")
+    return TARGETS[name]

@@ -1,0 +1,49 @@
+"""Templates: loop nests for the ops that have no iteration space (sort, scatter, cumulative sums …), one function an op.
+
+    @template("sort")
+    def sort(call: Call) -> list[Kernel]: ...
+
+A template gets the buffers of the operands and results (dense, row-major) and gives kernels to be run one after the
+other, each complete before the next begins. Working memory that outlives a kernel comes from ``call.temporary``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mainspring.compile.loops import Buffer, Kernel
+from mainspring.types.dtype import DType
+from mainspring.types.shape import TensorType
+
+
+@dataclass
+class Call:
+    """One application to be lowered: buffers and types of operands and results, and the static parameters."""
+
+    inputs: tuple[Buffer, ...]
+    outputs: tuple[Buffer, ...]
+    input_types: tuple[TensorType, ...]
+    output_types: tuple[TensorType, ...]
+    static: dict[str, Any]
+    temporaries: list[Buffer] = field(default_factory=list)
+
+    def temporary(self, name: str, dtype: DType, size: int) -> Buffer:
+        """A buffer of global memory that lives from the first to the last of the kernels."""
+        buffer = Buffer(name, dtype, size)
+        self.temporaries.append(buffer)
+        return buffer
+
+
+TEMPLATES: dict[str, Callable[[Call], list[Kernel]]] = {}
+
+
+def template(name: str) -> Callable[[Callable[[Call], list[Kernel]]], Callable[[Call], list[Kernel]]]:
+    """Register the loop nests of the op `name`."""
+
+    def enter(function: Callable[[Call], list[Kernel]]) -> Callable[[Call], list[Kernel]]:
+        TEMPLATES[name] = function
+        return function
+
+    return enter

@@ -1,0 +1,125 @@
+"""Stable merge sort: lines are independent; a line is sorted in memory of the thread, elements together with their indices.
+
+Runs of a few elements are sorted by insertion, then merged pairwise from one half of the scratch into the other, the run
+doubling each time. An element moves left only past one that it must stand before, so equal elements keep their order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mainspring.compile.loops import Body, Buffer, Kernel, Let, Stmt, Store, While, Write, load
+from mainspring.compile.template import Call, template
+from mainspring.compile.templates.lines import Lines, loop, number, params
+from mainspring.ir.scalar import Expr, apply, both, compare, minimum, ref, var, where
+from mainspring.types.dtype import bool_, int64
+
+RUN = 8  # elements sorted by insertion
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The scratch of one line: two halves of `extent` elements, their indices, and two cursors."""
+
+    values: Buffer
+    indices: Buffer
+    cursors: Buffer
+    extent: int
+    descending: bool
+
+    def before(self, a: Expr, b: Expr) -> Expr:
+        """Whether `a` must stand before `b`: strictly, NaN behind every number."""
+        less = compare("lt", b, a) if self.descending else compare("lt", a, b)
+        if a.dtype.kind != "float":
+            return less
+        return less | (apply("ne", b, b) & apply("eq", a, a))
+
+    def put(self, at: Expr, value: Expr, index: Expr, *more: Write) -> Store:
+        return Store((Write(self.values, at, value), Write(self.indices, at, index), *more))
+
+
+@template("sort_with_indices")
+def sort_with_indices(call: Call) -> list[Kernel]:
+    """One task a line: load, insertion in runs, merges, store."""
+    type_ = call.input_types[0]
+    if not type_.size:
+        return []
+    lines = Lines.of(type_.shape, call.static["axis"])
+    n = lines.extent
+    merges = max(0, (-(-n // RUN) - 1).bit_length())
+    halves = 2 if merges else 1
+    work = _Work(Buffer("values", type_.dtype, halves * n, "scratch"), Buffer("indices", int64, halves * n, "scratch"),
+                 Buffer("cursors", int64, 2, "register"), n, call.static["descending"])
+    task, place = var("task", lines.outer * lines.inner), var("place", n)
+    at = (task // lines.inner * n + place) * lines.inner + task % lines.inner
+    half = place + (merges % 2) * n  # where the last merge left the line
+    results = [Write(out, at, load(of, half)) for out, of in zip(call.outputs, (work.values, work.indices), strict=True)]
+    body = (
+        loop(place, work.put(place, load(call.inputs[0], at), place), role="vector"),
+        _insertion(work),
+        *((_merges(work, merges),) if merges else ()),
+        loop(place, Store(tuple(results)), role="vector"),
+    )
+    return [Kernel("sort", params(call), frozenset(call.outputs), task.attr[1], task, body,
+                   (work.values, work.indices, work.cursors), type_.size * max(1, n.bit_length()))]
+
+
+def _insertion(work: _Work) -> Stmt:
+    """Each element moves left within its run until none before it must stand behind it."""
+    k = var("k", work.extent)
+    value, index = ref("value", work.values.dtype), ref("index", int64)
+    hole = load(work.cursors, 0)
+    left = compare("lt", k - k % RUN, hole)
+    moves = both(left, work.before(value, load(work.values, hole - 1, left, value)))
+    move = work.put(hole, load(work.values, hole - 1), load(work.indices, hole - 1), Write(work.cursors, number(0), hole - 1))
+    return loop(
+        k,
+        Let(value, load(work.values, k)),
+        Let(index, load(work.indices, k)),
+        Store((Write(work.cursors, number(0), k),)),
+        While(moves, (move,)),
+        work.put(hole, value, index),
+        start=1,
+    )
+
+
+def _merges(work: _Work, merges: int) -> Stmt:
+    """Pass p merges runs of RUN·2^p, from half p mod 2 into the other."""
+    n = work.extent
+    step, pair = var("pass", merges), var("pair", -(-n // (2 * RUN)))
+    width, source = ref("width", int64), ref("source", int64)
+    low, middle, high = (ref(name, int64) for name in ("low", "middle", "high"))
+    return loop(
+        step,
+        Let(width, apply("shl", number(RUN), step)),
+        Let(source, step % 2 * n),
+        loop(
+            pair,
+            Let(low, pair * width * 2),
+            Let(middle, minimum(low + width, n)),
+            Let(high, minimum(low + width * 2, n)),
+            Store((Write(work.cursors, number(0), low), Write(work.cursors, number(1), middle))),
+            *_merge(work, source, low, middle, high),
+            stop=apply("floordiv", width * 2 + (n - 1), width * 2),
+        ),
+    )
+
+
+def _merge(work: _Work, source: Expr, low: Expr, middle: Expr, high: Expr) -> Body:
+    """Runs [low, middle) and [middle, high) of one half into [low, high) of the other; the left one goes first among equals."""
+    k = var("to", work.extent)
+    left, right = load(work.cursors, 0), load(work.cursors, 1)
+    has_left, has_right = compare("lt", left, middle), compare("lt", right, high)
+    fill = load(work.values, source)
+    a, b = load(work.values, source + left, has_left, fill), load(work.values, source + right, has_right, fill)
+    take_right, at = ref("take_right", bool_), ref("at", int64)
+    return (loop(
+        k,
+        Let(take_right, has_right & (~has_left | work.before(b, a))),
+        Let(at, where(take_right, right, left)),
+        work.put(k + (work.extent - source), load(work.values, source + at), load(work.indices, source + at),
+                 Write(work.cursors, number(0), where(take_right, left, left + 1)),
+                 Write(work.cursors, number(1), where(take_right, right + 1, right))),
+        start=low, stop=high,
+    ),)
+

@@ -1,0 +1,141 @@
+"""`bind`: the one door through which every op of every user function goes.
+
+Data are positional, static parameters keyword. What happens is decided by the current interpreter, which is context:
+eager (compute now), staged (append a node to the graph being traced), abstract (types only). A tape that is recording
+sees each application afterwards. An interpreter that is itself written with `bind` can be traced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+
+from mainspring.ir.op import Op
+from mainspring.types.dtype import DType
+from mainspring.types.shape import Shape, TensorType
+
+
+class Value:
+    """What ops take and give: a type, and a concrete array or the node of a trace. `ms.Tensor` is its one subclass.
+
+    `_data`: np.ndarray (concrete) or Node; `_frame`: the trace the node belongs to, None when concrete.
+    """
+
+    __slots__ = ("__weakref__", "_data", "_frame", "_type")
+    _data: Any
+    _frame: Any
+    _type: TensorType
+
+    @property
+    def shape(self) -> Shape:
+        """Extent of each dim."""
+        return self._type.shape
+
+    @property
+    def dtype(self) -> DType:
+        """Element type."""
+        return self._type.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of dims."""
+        return len(self._type.shape)
+
+
+class Interpreter(Protocol):
+    """Gives a meaning to an application."""
+
+    def apply(self, op: Op, args: tuple[Value, ...], static: dict[str, Any]) -> Any: ...
+
+
+class Recorder(Protocol):
+    """Sees applications as they happen: a tape, a range observer, a profiler."""
+
+    def record(self, op: Op, args: tuple[Value, ...], static: dict[str, Any], result: Any) -> None: ...
+
+    def wants(self, values: Iterable[Value]) -> bool:
+        """Whether it follows any of `values`, so that they must not be taken for constants."""
+        ...
+
+
+class _Context(threading.local):
+    def __init__(self) -> None:
+        self.interpreters: list[Interpreter] = list(_defaults)
+        self.recorders: list[Recorder] = []
+
+
+_defaults: list[Interpreter] = []
+_value_class: type[Value] = Value
+context = _Context()
+
+
+def set_default(interpreter: Interpreter) -> None:
+    """Make `interpreter` the one at the bottom of every thread's stack."""
+    _defaults[:] = [interpreter]
+    context.interpreters[:1] = [interpreter]
+
+
+def set_value_class(kind: type[Value]) -> None:
+    """Make `kind` the class of every new value."""
+    global _value_class
+    _value_class = kind
+
+
+def new_value(data: Any, type_: TensorType, frame: Any = None) -> Value:
+    """A value holding `data`."""
+    value = object.__new__(_value_class)
+    value._data, value._type, value._frame = data, type_, frame
+    return value
+
+
+def current() -> Interpreter:
+    """The interpreter that gives meaning now."""
+    return context.interpreters[-1]
+
+
+@contextlib.contextmanager
+def interpreting(interpreter: Interpreter) -> Iterator[None]:
+    """Within the block, `interpreter` gives meaning; recorders from outside do not see inside."""
+    context.interpreters.append(interpreter)
+    try:
+        yield
+    finally:
+        context.interpreters.pop()
+
+
+@contextlib.contextmanager
+def recording(recorder: Recorder) -> Iterator[None]:
+    """Within the block, `recorder` sees every application."""
+    context.recorders.append(recorder)
+    try:
+        yield
+    finally:
+        context.recorders.remove(recorder)
+
+
+@contextlib.contextmanager
+def not_recording() -> Iterator[None]:
+    """Within the block, nothing is recorded: the application as a whole is, by whoever opened the block."""
+    before, context.recorders = context.recorders, []
+    try:
+        yield
+    finally:
+        context.recorders = before
+
+
+def bind(op: Op, *args: Value, **static: Any) -> Any:
+    """Apply `op`: a value, or a tuple of values for an op of several results."""
+    result = context.interpreters[-1].apply(op, args, static)
+    if context.recorders:
+        for recorder in tuple(context.recorders):
+            recorder.record(op, args, static, result)
+    return result
+
+
+def concrete(value: Value) -> np.ndarray:
+    """The array of a concrete value."""
+    return value._data

@@ -1,0 +1,600 @@
+"""Scalar expressions: the language in which every op says what one element is, and every loop what it computes.
+
+With this you can write the body of an op as ordinary Python over `Expr`: ``1 / (1 + exp(-x))``. Expressions are
+immutable and hash-consed (equal structure is the same object), so a DAG costs what its distinct nodes cost, and a
+dictionary keyed by expression is a common-subexpression table. `SCALARS` is the one table of primitives: arity,
+result dtype, NumPy meaning, cost. Index arithmetic is the same language at dtype int64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from mainspring.base.errors import GraphError
+from mainspring.types.dtype import DType, bool_, float32, float64, int64
+
+
+class Expr:
+    """One scalar expression. `op` is a key of SCALARS or one of the leaves const, var, ref, load; `attr` is the leaf's datum.
+
+    Leaves:
+      const  attr = a Python number (or bool)
+      var    attr = (name, extent): a loop index of dtype int64 in [0, extent)
+      ref    attr = name: a scalar bound by a `Let` or a fold of a `Reduce`
+      load   attr = Buffer; args = (index,) or (index, guard, fill): element `index` of the buffer, or `fill` where
+             `guard` is false (the address is then not touched)
+      read   attr = operand position; args = index of each dim (then guard, fill): only inside a Space, before lowering
+    """
+
+    __slots__ = ("__weakref__", "args", "attr", "dtype", "op")
+    op: str
+    args: tuple[Expr, ...]
+    dtype: DType
+    attr: Any
+
+    def __repr__(self) -> str:
+        return show(self)
+
+    def __add__(self, other: Any) -> Expr:
+        return add(self, other)
+
+    def __radd__(self, other: Any) -> Expr:
+        return add(other, self)
+
+    def __sub__(self, other: Any) -> Expr:
+        return sub(self, other)
+
+    def __rsub__(self, other: Any) -> Expr:
+        return sub(other, self)
+
+    def __mul__(self, other: Any) -> Expr:
+        return mul(self, other)
+
+    def __rmul__(self, other: Any) -> Expr:
+        return mul(other, self)
+
+    def __truediv__(self, other: Any) -> Expr:
+        return apply("div", self, other)
+
+    def __rtruediv__(self, other: Any) -> Expr:
+        return apply("div", other, self)
+
+    def __floordiv__(self, other: Any) -> Expr:
+        return floordiv(self, other)
+
+    def __mod__(self, other: Any) -> Expr:
+        return mod(self, other)
+
+    def __neg__(self) -> Expr:
+        return apply("neg", self)
+
+    def __lt__(self, other: Any) -> Expr:
+        return compare("lt", self, other)
+
+    def __le__(self, other: Any) -> Expr:
+        return compare("le", self, other)
+
+    def __gt__(self, other: Any) -> Expr:
+        return compare("lt", other, self)
+
+    def __ge__(self, other: Any) -> Expr:
+        return compare("le", other, self)
+
+    def __and__(self, other: Any) -> Expr:
+        return apply("and", self, other)
+
+    def __or__(self, other: Any) -> Expr:
+        return apply("or", self, other)
+
+    def __xor__(self, other: Any) -> Expr:
+        return apply("xor", self, other)
+
+    def __invert__(self) -> Expr:
+        return apply("not", self)
+
+    def __bool__(self) -> bool:
+        raise GraphError("Expr", "condition", "a scalar expression has no truth value; use where(condition, a, b)", show(self))
+
+
+_table: WeakValueDictionary[Any, Expr] = WeakValueDictionary()
+
+
+def make(op: str, args: tuple[Expr, ...], dtype: DType, attr: Any = None) -> Expr:
+    """The one expression of this structure."""
+    key = (op, tuple([id(a) for a in args]), dtype.name, type(attr), _bits(attr))
+    found = _table.get(key)
+    if found is None:
+        found = object.__new__(Expr)
+        found.op, found.args, found.dtype, found.attr = op, args, dtype, attr
+        _table[key] = found
+    return found
+
+
+def _bits(attr: Any) -> Any:
+    """A key that tells 0.0 from -0.0 and holds NaN equal to itself."""
+    return (attr.hex(),) if isinstance(attr, float) else attr
+
+
+# --------------------------------------------------------------------------------------------------- the primitives
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A scalar primitive: its NumPy meaning, its result dtype ("same" as the first argument, or "bool"), its FLOPs."""
+
+    arity: int
+    numpy: Callable[..., Any]
+    result: str = "same"
+    flops: int = 1
+
+
+def _trunc_div(x: Any, y: Any) -> Any:
+    """Integer quotient towards zero; division by zero gives 0."""
+    safe = np.where(y == 0, 1, y)
+    quotient = np.floor_divide(x, safe)
+    up = (quotient * safe != x) & ((x < 0) != (safe < 0))  # the floor of a negative quotient is one too low
+    return np.where(y == 0, 0, quotient + up).astype(np.result_type(x))
+
+
+def _fma(x: Any, y: Any, z: Any) -> Any:
+    """x*y+z; float32 through float64, which rounds the product exactly once more than the hardware in rare cases."""
+    if np.result_type(x) == np.float32:
+        return (np.float64(x) * np.float64(y) + np.float64(z)).astype(np.float32)
+    return x * y + z
+
+
+def _power(x: Any, y: Any) -> Any:
+    """x ** y; integers wrap, and where NumPy refuses a negative exponent the quotient 1 / x**-y is truncated."""
+    dtype = np.result_type(x)
+    if dtype.kind not in "iu":
+        return np.power(x, y)
+    negative = np.less(y, 0)
+    inverse = np.where(x == 1, 1, np.where(x == -1, 1 - 2 * (y & 1), 0))
+    return np.where(negative, inverse, np.power(x, np.where(negative, 0, y))).astype(dtype)
+
+
+def _scipy(name: str) -> Callable[..., Any]:
+    def call(*args: Any) -> Any:
+        import scipy.special
+
+        dtype = np.result_type(*args)
+        return np.asarray(getattr(scipy.special, name)(*args)).astype(dtype)
+
+    return call
+
+
+def _shift(function: Callable[..., Any], overflow: Callable[[Any], Any]) -> Callable[..., Any]:
+    def call(x: Any, y: Any) -> Any:
+        dtype = np.result_type(x)
+        valid = (y >= 0) & (y < dtype.itemsize * 8)
+        shifted = function(x, np.where(valid, y, 0).astype(dtype))
+        return np.where(valid, shifted, np.asarray(overflow(x)).astype(dtype))  # uint64 beside int64 would be float64
+
+    return call
+
+
+SCALARS: dict[str, Scalar] = {
+    # arithmetic; integers wrap around
+    "add": Scalar(2, np.add),
+    "sub": Scalar(2, np.subtract),
+    "mul": Scalar(2, np.multiply),
+    "div": Scalar(2, np.true_divide),  # floats only
+    "fma": Scalar(3, _fma, flops=2),
+    "neg": Scalar(1, np.negative),
+    "abs": Scalar(1, np.abs),
+    "trunc_div": Scalar(2, _trunc_div),  # integers: quotient towards zero, 0 for a zero divisor
+    "floordiv": Scalar(2, np.floor_divide),  # integers: quotient towards minus infinity, 0 for a zero divisor
+    "mod": Scalar(2, np.remainder),  # integers: sign of the divisor, 0 for a zero divisor
+    "fmod": Scalar(2, np.fmod, flops=8),  # floats: sign of the dividend, exact
+    "min": Scalar(2, np.minimum),  # NaN if either is NaN
+    "max": Scalar(2, np.maximum),
+    # comparison, logic, bits
+    "eq": Scalar(2, np.equal, "bool"),
+    "ne": Scalar(2, np.not_equal, "bool"),
+    "lt": Scalar(2, np.less, "bool"),
+    "le": Scalar(2, np.less_equal, "bool"),
+    "and": Scalar(2, np.bitwise_and),
+    "or": Scalar(2, np.bitwise_or),
+    "xor": Scalar(2, np.bitwise_xor),
+    "not": Scalar(1, np.invert),
+    "shl": Scalar(2, _shift(np.left_shift, lambda x: np.zeros_like(x))),
+    "shr": Scalar(2, _shift(np.right_shift, lambda x: np.where(x < 0, -1, 0))),  # arithmetic for signed dtypes
+    "popcount": Scalar(1, lambda x: _popcount(x)),
+    "clz": Scalar(1, lambda x: _count_leading_zeros(x)),
+    "where": Scalar(3, np.where, "second"),
+    # rounding
+    "floor": Scalar(1, np.floor),
+    "ceil": Scalar(1, np.ceil),
+    "trunc": Scalar(1, np.trunc),
+    "round": Scalar(1, np.rint),  # half to even
+    "copysign": Scalar(2, np.copysign),
+    "nextafter": Scalar(2, np.nextafter, flops=4),
+    # roots, exponentials, trigonometry; flops are the rough length of the polynomial
+    "sqrt": Scalar(1, np.sqrt, flops=4),
+    "exp": Scalar(1, np.exp, flops=12),
+    "exp2": Scalar(1, np.exp2, flops=12),
+    "expm1": Scalar(1, np.expm1, flops=16),
+    "log": Scalar(1, np.log, flops=16),
+    "log2": Scalar(1, np.log2, flops=16),
+    "log10": Scalar(1, np.log10, flops=16),
+    "log1p": Scalar(1, np.log1p, flops=20),
+    "sin": Scalar(1, np.sin, flops=20),
+    "cos": Scalar(1, np.cos, flops=20),
+    "tan": Scalar(1, np.tan, flops=28),
+    "asin": Scalar(1, np.arcsin, flops=20),
+    "acos": Scalar(1, np.arccos, flops=20),
+    "atan": Scalar(1, np.arctan, flops=20),
+    "atan2": Scalar(2, np.arctan2, flops=28),
+    "sinh": Scalar(1, np.sinh, flops=20),
+    "cosh": Scalar(1, np.cosh, flops=20),
+    "tanh": Scalar(1, np.tanh, flops=20),
+    "asinh": Scalar(1, np.arcsinh, flops=28),
+    "acosh": Scalar(1, np.arccosh, flops=28),
+    "atanh": Scalar(1, np.arctanh, flops=28),
+    "erf": Scalar(1, _scipy("erf"), flops=24),
+    "erfc": Scalar(1, _scipy("erfc"), flops=28),
+    "erfinv": Scalar(1, _scipy("erfinv"), flops=28),
+    "lgamma": Scalar(1, _scipy("gammaln"), flops=60),
+    "digamma": Scalar(1, _scipy("digamma"), flops=60),
+    "pow": Scalar(2, _power, flops=32),  # floats, and integers (a negative exponent gives 0, or ±1 for base ±1)
+    "hypot": Scalar(2, np.hypot, flops=8),
+    # conversion: the result dtype is given in `attr`
+    "cast": Scalar(1, lambda x, dtype: _cast(x, dtype), "attr", flops=0),  # float to int truncates; to bool is x != 0
+    "bitcast": Scalar(1, lambda x, dtype: np.asarray(x).view(dtype), "attr", flops=0),
+}
+
+
+def _popcount(x: Any) -> Any:
+    """Ones in the bits of `x`; NumPy counts those of |x|."""
+    array = np.asarray(x)
+    return np.bitwise_count(array.view(f"u{array.dtype.itemsize}")).astype(array.dtype)
+
+
+def _count_leading_zeros(x: Any) -> Any:
+    array = np.asarray(x)
+    bits = array.dtype.itemsize * 8
+    unsigned = array.view(f"u{array.dtype.itemsize}")
+    count = np.full(array.shape, bits, dtype=array.dtype)
+    for bit in range(bits):
+        count = np.where(unsigned >> np.array(bit, unsigned.dtype) != 0, bits - 1 - bit, count).astype(array.dtype)
+    return count
+
+
+def _cast(x: Any, dtype: np.dtype) -> Any:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.asarray(x).astype(dtype)
+
+
+def const(value: bool | int | float, dtype: DType) -> Expr:
+    """The constant `value` of `dtype`."""
+    if dtype.kind == "bool":
+        return make("const", (), dtype, bool(value))
+    if dtype.kind == "float":
+        return make("const", (), dtype, float(value))
+    return make("const", (), dtype, int(value))
+
+
+def var(name: str, extent: int) -> Expr:
+    """A loop index: an int64 in [0, extent)."""
+    return make("var", (), int64, (name, extent))
+
+
+def ref(name: str, dtype: DType) -> Expr:
+    """A scalar bound elsewhere by a `Let` or a fold."""
+    return make("ref", (), dtype, name)
+
+
+def apply(op: str, *args: Any) -> Expr:
+    """`op` applied; Python numbers take the dtype of the first Expr among the arguments (bools excepted in `where`)."""
+    typed = next(a for a in (args[1:] if op == "where" else args) if isinstance(a, Expr))
+    exprs = tuple(a if isinstance(a, Expr) else const(a, typed.dtype) for a in args)
+    rule = SCALARS[op]
+    dtype = bool_ if rule.result == "bool" else exprs[1].dtype if rule.result == "second" else exprs[0].dtype
+    if all(e.op == "const" for e in exprs) and dtype in (bool_, int64):
+        return const(rule.numpy(*[e.attr for e in exprs]), dtype)
+    return make(op, exprs, dtype)
+
+
+def cast(x: Expr, dtype: DType) -> Expr:
+    """`x` converted to `dtype`; floats to integers truncate, anything to bool asks whether it is not 0."""
+    if x.dtype is dtype:
+        return x
+    if x.op == "const" and (dtype.kind == "float" or (x.dtype is int64 and dtype.kind == "bool")):
+        return const(x.attr, dtype)
+    return make("cast", (x,), dtype, dtype)
+
+
+def bitcast(x: Expr, dtype: DType) -> Expr:
+    """The bits of `x` read as `dtype` of the same width."""
+    return x if x.dtype is dtype else make("bitcast", (x,), dtype, dtype)
+
+
+def where(condition: Expr, x: Any, y: Any) -> Expr:
+    """`x` where `condition` holds, else `y`; both are evaluated."""
+    if condition.op == "const":
+        chosen = x if condition.attr else y
+        return chosen if isinstance(chosen, Expr) else const(chosen, (y if isinstance(x, Expr) is False else x).dtype)
+    return x if x is y else apply("where", condition, x, y)
+
+
+def _function(op: str) -> Callable[..., Expr]:
+    return lambda *args: apply(op, *args)
+
+
+exp, log, tanh, sqrt, erf, floor, minimum, maximum, absolute = (
+    _function(op) for op in ("exp", "log", "tanh", "sqrt", "erf", "floor", "min", "max", "abs")
+)
+
+# ------------------------------------------------------------------------- integers that index: simplified when built
+
+
+def _pair(a: Any, b: Any) -> tuple[Expr, Expr]:
+    dtype = (a if isinstance(a, Expr) else b).dtype
+    return (a if isinstance(a, Expr) else const(a, dtype)), (b if isinstance(b, Expr) else const(b, dtype))
+
+
+def is_const(x: Expr, value: int | None = None) -> bool:
+    """Whether `x` is a constant (equal to `value`, when given)."""
+    return x.op == "const" and (value is None or x.attr == value)
+
+
+def bounds(x: Expr) -> tuple[float, float]:
+    """Least and greatest value an int64 expression can take, as far as is known."""
+    if x.op == "const":
+        return x.attr, x.attr
+    if x.op == "var":
+        return 0, x.attr[1] - 1
+    if x.op in ("add", "sub", "mul", "min", "max"):
+        (a, b), (c, d) = bounds(x.args[0]), bounds(x.args[1])
+        if x.op == "add":
+            return a + c, b + d
+        if x.op == "sub":
+            return a - d, b - c
+        if x.op == "min":
+            return min(a, c), min(b, d)
+        if x.op == "max":
+            return max(a, c), max(b, d)
+        corners = [0 if 0 in (p, q) else p * q for p in (a, b) for q in (c, d)]
+        return min(corners), max(corners)
+    if x.op == "floordiv" and is_const(x.args[1]) and x.args[1].attr > 0:
+        a, b = bounds(x.args[0])
+        n = x.args[1].attr
+        return (a // n if a > -math.inf else a), (b // n if b < math.inf else b)
+    if x.op == "mod" and is_const(x.args[1]) and x.args[1].attr > 0:
+        return 0, x.args[1].attr - 1
+    return -math.inf, math.inf
+
+
+def affine(x: Expr) -> tuple[dict[Expr, int], int]:
+    """`x` (int64) as coefficients of non-affine terms (variables, quotients, loads …) and a constant."""
+    if x.op == "const":
+        return {}, x.attr
+    if x.op in ("add", "sub"):
+        left, c = affine(x.args[0])
+        right, d = affine(x.args[1])
+        sign = 1 if x.op == "add" else -1
+        total = dict(left)
+        for term, k in right.items():
+            total[term] = total.get(term, 0) + sign * k
+        return {t: k for t, k in total.items() if k}, c + sign * d
+    if x.op == "mul" and is_const(x.args[1]):
+        inner, c = affine(x.args[0])
+        factor = x.args[1].attr
+        return ({t: k * factor for t, k in inner.items()}, c * factor) if factor else ({}, 0)
+    return {x: 1}, 0
+
+
+def _recombined(terms: dict[Expr, int], constant: int) -> tuple[dict[Expr, int], int]:
+    """c·(y mod n) + c·n·(y div n) -> c·y: what a reshape took apart and another puts together again."""
+    for term in [t for t in terms if t.op == "mod" and is_const(t.args[1])]:
+        k = terms.get(term)
+        if k is None:
+            continue
+        y, n = term.args[0], term.args[1].attr
+        quotient, offset = affine(floordiv(y, n))
+        if quotient and all(terms.get(t) == q * k * n for t, q in quotient.items()):
+            rest, inner = affine(y)
+            terms = {t: c for t, c in terms.items() if t is not term and t not in quotient}
+            for t, q in rest.items():
+                terms[t] = terms.get(t, 0) + q * k
+            constant += inner * k - offset * k * n
+            terms = {t: c for t, c in terms.items() if c}
+    return terms, constant
+
+
+def _from_affine(terms: dict[Expr, int], constant: int) -> Expr:
+    total: Expr | None = None
+    if len(terms) > 1:
+        terms, constant = _recombined(terms, constant)
+        terms = dict(sorted(terms.items(), key=lambda item: item[0].attr[0] if item[0].op == "var" else show(item[0])))
+    for term, k in terms.items():
+        piece = term if k == 1 else make("mul", (term, const(k, int64)), int64)
+        total = piece if total is None else make("add", (total, piece), int64)
+    if total is None:
+        return const(constant, int64)
+    return make("add", (total, const(constant, int64)), int64) if constant else total
+
+
+def add(a: Any, b: Any) -> Expr:
+    x, y = _pair(a, b)
+    if x.dtype is not int64:
+        return apply("add", x, y)
+    return _from_affine(*affine(make("add", (x, y), int64)))
+
+
+def sub(a: Any, b: Any) -> Expr:
+    x, y = _pair(a, b)
+    if x.dtype is not int64:
+        return apply("sub", x, y)
+    return _from_affine(*affine(make("sub", (x, y), int64)))
+
+
+def mul(a: Any, b: Any) -> Expr:
+    x, y = _pair(a, b)
+    if x.dtype is not int64:
+        return apply("mul", x, y)
+    if is_const(x):
+        x, y = y, x
+    if is_const(y):
+        return _from_affine(*affine(make("mul", (x, y), int64)))
+    return make("mul", (x, y), int64)
+
+
+def _split(x: Expr, n: int) -> tuple[Expr, Expr]:
+    """x = n * high + low, where `low` gathers the terms that n does not divide."""
+    terms, constant = affine(x)
+    high = {t: k // n for t, k in terms.items() if k % n == 0}
+    low = {t: k for t, k in terms.items() if k % n}
+    return _from_affine(high, constant // n), _from_affine(low, constant % n)
+
+
+def _coarse(x: Expr, n: int) -> tuple[int, Expr, Expr] | None:
+    """(g, high, low) with x = g·high + low, 0 ≤ low < g and g > 1 a divisor of n: then x div n = high div (n/g)."""
+    terms, _ = affine(x)
+    for g in sorted({math.gcd(k, n) for k in terms.values()} - {1}, reverse=True):
+        high, low = _split(x, g)
+        least, greatest = bounds(low)
+        if 0 <= least and greatest < g:
+            return g, high, low
+    return None
+
+
+def floordiv(a: Any, b: Any) -> Expr:
+    x, y = _pair(a, b)
+    if x.dtype is not int64 or not is_const(y) or y.attr <= 0:
+        return apply("floordiv", x, y)
+    if is_const(x):
+        return const(x.attr // y.attr, int64)
+    if y.attr == 1:
+        return x
+    high, low = _split(x, y.attr)
+    least, greatest = bounds(low)
+    if 0 <= least and greatest < y.attr:
+        return high
+    if low.op == "floordiv" and is_const(low.args[1]):
+        low, y = low.args[0], const(low.args[1].attr * y.attr, int64)
+        return add(high, floordiv(low, y))
+    coarse = _coarse(low, y.attr)
+    if coarse is not None:
+        return add(high, floordiv(coarse[1], y.attr // coarse[0]))
+    return add(high, make("floordiv", (low, y), int64))
+
+
+def mod(a: Any, b: Any) -> Expr:
+    x, y = _pair(a, b)
+    if x.dtype is not int64 or not is_const(y) or y.attr <= 0:
+        return apply("mod", x, y)
+    if is_const(x):
+        return const(x.attr % y.attr, int64)
+    if y.attr == 1:
+        return const(0, int64)
+    _, low = _split(x, y.attr)
+    least, greatest = bounds(low)
+    if 0 <= least and greatest < y.attr:
+        return low
+    coarse = _coarse(low, y.attr)
+    if coarse is not None:
+        g, inner, rest = coarse
+        return add(mul(mod(inner, y.attr // g), g), rest)
+    return make("mod", (low, y), int64)
+
+
+def compare(op: str, a: Any, b: Any) -> Expr:
+    """`a op b` for op in eq, ne, lt, le; decided now where the bounds of int64 expressions allow it."""
+    x, y = _pair(a, b)
+    if x.dtype is int64:
+        least, greatest = bounds(sub(x, y))
+        if op == "lt" and (greatest < 0 or least >= 0):
+            return const(greatest < 0, bool_)
+        if op == "le" and (greatest <= 0 or least > 0):
+            return const(greatest <= 0, bool_)
+    return apply(op, x, y)
+
+
+def both(*conditions: Expr) -> Expr:
+    """All of `conditions`; constants are folded."""
+    kept = [c for c in conditions if not (c.op == "const" and c.attr)]
+    if any(c.op == "const" for c in kept):
+        return const(False, bool_)
+    if not kept:
+        return const(True, bool_)
+    result = kept[0]
+    for condition in kept[1:]:
+        result = apply("and", result, condition)
+    return result
+
+
+# --------------------------------------------------------------------------------------------------- walking
+
+
+def substitute(x: Expr, leaf: Callable[[Expr], Expr | None], memo: dict[Expr, Expr] | None = None) -> Expr:
+    """`x` rebuilt with every sub-expression for which `leaf` answers replaced by that answer."""
+    memo = {} if memo is None else memo
+    found = memo.get(x)
+    if found is not None:
+        return found
+    result = leaf(x)
+    if result is None:
+        args = tuple([substitute(a, leaf, memo) for a in x.args])
+        result = x if all(p is q for p, q in zip(args, x.args, strict=True)) else rebuild(x, args)
+    memo[x] = result
+    return result
+
+
+def rebuild(x: Expr, args: tuple[Expr, ...]) -> Expr:
+    """`x` with other arguments, simplified where it is index arithmetic."""
+    simplifier = _SIMPLIFIERS.get(x.op)
+    if simplifier is not None:
+        return simplifier(*args)
+    return make(x.op, args, x.dtype, x.attr)
+
+
+_SIMPLIFIERS: dict[str, Callable[..., Expr]] = {
+    "add": add, "sub": sub, "mul": mul, "floordiv": floordiv, "mod": mod, "where": where,
+    "lt": lambda a, b: compare("lt", a, b), "le": lambda a, b: compare("le", a, b),
+}
+
+
+def walk(*roots: Expr) -> list[Expr]:
+    """Every distinct sub-expression, arguments before users."""
+    seen: dict[Expr, None] = {}
+
+    def visit(x: Expr) -> None:
+        if x not in seen:
+            for arg in x.args:
+                visit(arg)
+            seen[x] = None
+
+    for root in roots:
+        visit(root)
+    return list(seen)
+
+
+def flops(*roots: Expr) -> int:
+    """Floating-point operations to evaluate the expressions once, shared parts counted once."""
+    return sum(SCALARS[x.op].flops for x in walk(*roots) if x.op in SCALARS and x.dtype is not int64)
+
+
+def show(x: Expr) -> str:
+    """`x` as text, e.g. ``add(load(a, i), 1.0)``."""
+    if x.op == "const":
+        return repr(x.attr)
+    if x.op == "var":
+        return x.attr[0]
+    if x.op == "ref":
+        return x.attr
+    inner = [show(a) for a in x.args]
+    if x.op in ("load", "read"):
+        inner.insert(0, str(getattr(x.attr, "name", x.attr)))
+    if x.op in ("cast", "bitcast"):
+        inner.append(x.dtype.name)
+    return f"{x.op}({', '.join(inner)})"
+
+
+COMPUTE_DTYPE = {"float16": float32, "bfloat16": float32, "float32": float32, "float64": float64}

@@ -1,0 +1,5 @@
+"""Placeholder until the verifier lands."""
+
+
+def verify(graph, stage="graph"):
+    return graph

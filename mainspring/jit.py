@@ -1,0 +1,256 @@
+"""`jit`: a function of trees, traced into a graph, compiled whole, and called at native speed.
+
+The trace is guarded by the structure of the arguments, the shapes and dtypes of their tensors, and the values of
+everything static; a call that differs traces again.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mainspring.autodiff.tape import wanted
+from mainspring.base import tree
+from mainspring.base.errors import ArgumentError, DonationError, TraceError
+from mainspring.interpret import eager
+from mainspring.interpret.eager import as_value
+from mainspring.interpret.staged import is_tracing, trace
+from mainspring.ir.bind import Value, new_value
+from mainspring.ir.graph import Graph
+from mainspring.ir.op import Op
+from mainspring.ops.control import call_graph
+from mainspring.runtime.executable import Executable, build
+from mainspring.types.shape import TensorType
+
+OWN_REFERENCES = 2  # of an array that one tensor alone holds: the tensor's, and that of the call that counts
+
+
+@dataclass
+class _Static:
+    """A leaf that belongs to the guard."""
+
+    value: Any
+
+
+@dataclass
+class _Trace:
+    """One traced signature. `holes`: leaves of the result that are not tensors, by position."""
+
+    graph: Graph
+    captured: tuple[Value, ...]
+    out_def: tree.TreeDef
+    holes: dict[int, Any]
+    donated: tuple[int, ...]
+    executable: Executable | None = None
+
+
+class Jitted:
+    """A compiled function; see `jit`."""
+
+    def __init__(self, function: Callable[..., Any], static_argnums: tuple[int, ...], static_argnames: tuple[str, ...], donate: tuple[int, ...]):
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.static_argnums, self.static_argnames, self.donate = static_argnums, static_argnames, donate
+        self._traces: dict[Any, _Trace] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if is_tracing():
+            return self.function(*args, **kwargs)
+        statics, dynamic, named = self._separate(args, kwargs)
+        leaves, treedef = tree.flatten((dynamic, named))
+        values, key = _signature(leaves)
+        full_key = (treedef, key, statics)
+        try:
+            found = self._traces.get(full_key)
+        except TypeError as error:
+            raise _unhashable(self.function, leaves, statics) from error
+        if found is None:
+            found = self._traces[full_key] = self._trace(leaves, values, treedef, statics, dynamic)
+        inputs = [v for v in values if v is not None]
+        operands = (*inputs, *found.captured)
+        results = call_graph(found.graph, operands) if wanted(operands) else self._run(found, operands)
+        if not found.holes:
+            return tree.unflatten(found.out_def, results)
+        rest = iter(results)
+        count = len(results) + len(found.holes)
+        return tree.unflatten(found.out_def, [found.holes[i] if i in found.holes else next(rest) for i in range(count)])
+
+    def graph(self, *args: Any, **kwargs: Any) -> Graph:
+        """The graph that a call with these arguments runs."""
+        statics, dynamic, named = self._separate(args, kwargs)
+        leaves, treedef = tree.flatten((dynamic, named))
+        values, _ = _signature(leaves)
+        return self._trace(leaves, values, treedef, statics, dynamic).graph
+
+    # ---------------------------------------------------------------------------------------------------- parts
+
+    def _separate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+        """(static arguments, positional ones with None in place of those, keyword ones without those)."""
+        if not self.static_argnums and not self.static_argnames:
+            return (), args, kwargs
+        by_position = tuple((i % len(args), args[i]) for i in self.static_argnums if -len(args) <= i < len(args))
+        places = {i for i, _ in by_position}
+        by_name = tuple((k, kwargs[k]) for k in sorted(kwargs) if k in self.static_argnames)
+        dynamic = tuple(None if i in places else a for i, a in enumerate(args))
+        return (by_position, by_name), dynamic, {k: v for k, v in kwargs.items() if k not in self.static_argnames}
+
+    def _trace(self, leaves: list[Any], values: list[Value | None], treedef: tree.TreeDef, statics: Any, dynamic: tuple[Any, ...]) -> _Trace:
+        holes: dict[int, Any] = {}
+        structure: list[tree.TreeDef] = []
+
+        def flat(*tensors: Value) -> list[Value]:
+            rest = iter(tensors)
+            args, kwargs = tree.unflatten(treedef, [leaf if v is None else next(rest) for leaf, v in zip(leaves, values, strict=True)])
+            args = list(args)
+            if statics:
+                for i, value in statics[0]:
+                    args[i] = value
+                kwargs = {**kwargs, **dict(statics[1])}
+            out_leaves, out_def = tree.flatten(self.function(*args, **kwargs))
+            structure.append(out_def)
+            results = []
+            for i, leaf in enumerate(out_leaves):
+                if isinstance(leaf, (Value, np.ndarray, np.generic, bool, int, float)):
+                    results.append(as_value(leaf, "jit"))
+                else:
+                    holes[i] = leaf
+            return results
+
+        traced = trace(flat, [v._type for v in values if v is not None])
+        if any(v._frame is not None for v in traced.captured):
+            raise TraceError("jit", "function", "captured a traced tensor of another trace", "", "pass it as an argument")
+        return _Trace(traced.graph, traced.captured, structure[-1], holes, self._donated(values, dynamic))
+
+    def _donated(self, values: list[Value | None], dynamic: tuple[Any, ...]) -> tuple[int, ...]:
+        """Positions, among the tensor inputs, of the leaves of donated arguments."""
+        found: list[int] = []
+        leaf = position = 0
+        for number, argument in enumerate(dynamic):
+            for _ in range(tree.flatten(argument)[1].num_leaves):
+                if values[leaf] is not None:
+                    if number in self.donate:
+                        found.append(position)
+                    position += 1
+                leaf += 1
+        return tuple(found)
+
+    def _run(self, found: _Trace, operands: Sequence[Value]) -> list[Value]:
+        if found.executable is None:
+            found.executable = build(found.graph, found.donated)
+        arrays = [dense(v) for v in operands]
+        if found.donated:
+            _hand_over(found, operands, arrays)
+        types = found.graph.output_types
+        return [_result(a, t) for a, t in zip(found.executable(arrays), types, strict=True)]
+
+
+def dense(value: Value) -> np.ndarray:
+    """The array of a concrete value, C-contiguous."""
+    array = value._data
+    if array is None:
+        raise DonationError("jit", "argument", "its buffer was handed over by an earlier call", str(value._type), "use the tensor that call returned")
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array).reshape(array.shape)
+
+
+def _result(array: np.ndarray, type_: TensorType) -> Value:
+    array.setflags(write=False)
+    return new_value(array, type_)
+
+
+def _hand_over(found: _Trace, operands: Sequence[Value], arrays: list[np.ndarray]) -> None:
+    """Take donated arrays for good; what somebody else can still see is copied first."""
+    reused = {a for a in found.executable.aliases if a is not None}  # type: ignore[union-attr]
+    for i in found.donated:
+        value, operands_data = operands[i], operands[i]._data
+        if i in reused:
+            shared = operands_data is None or arrays[i] is not operands_data
+            del operands_data
+            if not shared:
+                arrays[i] = None  # type: ignore[call-overload]
+                if sys.getrefcount(value._data) > OWN_REFERENCES or value._data.base is not None:
+                    arrays[i] = value._data.copy()
+                else:
+                    arrays[i] = value._data
+        value._data = None
+
+
+def _signature(leaves: list[Any]) -> tuple[list[Value | None], tuple[Any, ...]]:
+    """For each leaf its value, or None when it is static; and the guard."""
+    values: list[Value | None] = []
+    key: list[Any] = []
+    for leaf in leaves:
+        if isinstance(leaf, Value):
+            values.append(leaf)
+            key.append(leaf._type)
+        elif isinstance(leaf, (np.ndarray, np.generic, bool, int, float)):
+            value = as_value(leaf, "jit")
+            values.append(value)
+            key.append(value._type)
+        else:
+            values.append(None)
+            key.append(("static", leaf))
+    return values, tuple(key)
+
+
+def _unhashable(function: Callable[..., Any], leaves: list[Any], statics: Any) -> ArgumentError:
+    for leaf in (*leaves, *[v for part in statics for _, v in part]):
+        try:
+            hash(leaf)
+        except TypeError:
+            return ArgumentError("jit", getattr(function, "__name__", "function"), "static arguments and leaves that are not tensors must be hashable",
+                                 f"{type(leaf).__name__}: {leaf!r}", "a tuple instead of a list, a frozen dataclass instead of an object")
+    return ArgumentError("jit", "arguments", "must be trees of tensors and hashable values", repr(leaves))
+
+
+def jit(function: Callable[..., Any] | None = None, *, static_argnums: int | Sequence[int] = (), static_argnames: str | Sequence[str] = (),
+        donate: int | Sequence[int] = ()) -> Any:
+    """Compile `function`, a function of trees of tensors.
+
+    Args:
+        static_argnums, static_argnames: arguments whose values are part of the program (sizes, flags); they must be hashable.
+        donate: positional arguments whose buffers the call may take over for its results; they cannot be used afterwards.
+
+    Leaves that are not tensors, arrays or numbers are static by themselves. A tensor that the function closes over is read
+    when it is traced. Python control flow on traced values raises `TraceError`; see `ms.where`, `ms.cond`, `ms.scan`.
+    Use as ``ms.jit(f)``, ``@ms.jit`` or ``@ms.jit(donate=0)``.
+    """
+    if function is None:
+        return functools.partial(jit, static_argnums=static_argnums, static_argnames=static_argnames, donate=donate)
+    if not callable(function):
+        raise ArgumentError("jit", "function", "must be callable", repr(function), "ms.jit(lambda x: x * 2)")
+    names = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
+    numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
+    return Jitted(function, *_both_ways(function, numbers, names), (donate,) if isinstance(donate, int) else tuple(donate))
+
+
+def _both_ways(function: Callable[..., Any], numbers: tuple[int, ...], names: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """A static argument is static whether it is passed by position or by name."""
+    try:
+        parameters = [p.name for p in inspect.signature(function).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    except (TypeError, ValueError):
+        return numbers, names
+    for name in names:
+        if name not in inspect.signature(function).parameters:
+            raise ArgumentError("jit", "static_argnames", f"must name parameters of the function: {', '.join(parameters)}", repr(name))
+    numbers = tuple(dict.fromkeys([*numbers, *[parameters.index(n) for n in names if n in parameters]]))
+    names = tuple(dict.fromkeys([*names, *[parameters[i] for i in numbers if -len(parameters) <= i < len(parameters)]]))
+    return numbers, names
+
+
+# ------------------------------------------------------------------- heavy ops of eager mode run their own kernels
+
+SMALL_WORK = 1 << 16  # multiply-adds below which NumPy is as fast
+
+
+def _compiled_call(op: Op, arrays: tuple[np.ndarray, ...], static: dict[str, Any]) -> Any:
+    results = build(static["graph"])([np.ascontiguousarray(a).reshape(a.shape) for a in arrays])
+    return tuple(results)
+
+
+eager.accelerated["call"] = _compiled_call

@@ -1,0 +1,143 @@
+"""What op families share: conversion of arguments, promotion, and the constructors' small rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mainspring.base.errors import DTypeError, ShapeError
+from mainspring.interpret.eager import as_value, wrap
+from mainspring.ir import scalar
+from mainspring.ir.bind import Value, bind
+from mainspring.ir.op import OPS, Op, Space, register
+from mainspring.types import dtype as dt
+from mainspring.types.dtype import DType, promote, scalar_dtype
+from mainspring.types.shape import Shape, TensorType, broadcast_shapes
+
+KINDS = {
+    "float": ("float",),
+    "numeric": ("int", "uint", "float"),
+    "integer": ("int", "uint"),
+    "integer or bool": ("int", "uint", "bool"),
+    "any": ("bool", "int", "uint", "float"),
+    "bool": ("bool",),
+}
+
+
+def require_kind(where: str, argument: str, dtype: DType, accepts: str) -> None:
+    """Raise DTypeError unless the kind of `dtype` is among those `accepts` names."""
+    if dtype.kind not in KINDS[accepts]:
+        wanted = ", ".join(d.name for d in dt.ALL if d.kind in KINDS[accepts])
+        raise DTypeError(where, argument, f"must have one of the dtypes {wanted}", dtype.name, f"ms.{where}(ms.astype(x, ms.float32))")
+
+
+def is_python_scalar(x: Any) -> bool:
+    """Whether `x` is a Python number, whose dtype gives way to a tensor's."""
+    return isinstance(x, (bool, int, float)) and not isinstance(x, np.generic)
+
+
+def cast_to(x: Value, dtype: DType) -> Value:
+    """`x` as `dtype`."""
+    return x if x.dtype is dtype else bind(CAST, x, dtype=dtype)
+
+
+def broadcast(x: Value, shape: Shape) -> Value:
+    """`x` broadcast to `shape`, which it must fit."""
+    return x if x.shape == shape else bind(BROADCAST, x, shape=shape)
+
+
+def scalar_value(x: bool | int | float, dtype: DType, where: str) -> Value:
+    """A Python number as a 0-d value of `dtype`."""
+    if isinstance(x, int) and not isinstance(x, bool) and dtype.kind in ("int", "uint"):
+        info = np.iinfo(dtype.numpy)
+        if not info.min <= x <= info.max:
+            raise DTypeError(where, "scalar", f"must lie in the range of {dtype.name}", str(x), "ms.astype(x, ms.int64)")
+    with np.errstate(over="ignore"):
+        return wrap(np.asarray(x, dtype=dtype.numpy), TensorType((), dtype))
+
+
+def promoted(where: str, *operands: Any) -> list[Value]:
+    """Operands as values of their common dtype (not yet of one shape)."""
+    tensors = [x if isinstance(x, Value) else None if is_python_scalar(x) else as_value(x, where) for x in operands]
+    dtypes = [t.dtype for t in tensors if t is not None]
+    common = promote(*dtypes, where=where) if dtypes else None
+    for x, t in zip(operands, tensors, strict=True):
+        if t is None:
+            common = scalar_dtype(x, common)
+    assert common is not None
+    return [scalar_value(x, common, where) if t is None else cast_to(t, common) for x, t in zip(operands, tensors, strict=True)]
+
+
+def broadcasted(where: str, values: Sequence[Value]) -> list[Value]:
+    """`values` broadcast to their common shape."""
+    shape = broadcast_shapes(*[v.shape for v in values], where=where)
+    return [broadcast(v, shape) for v in values]
+
+
+def widened(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A NumPy function that computes float16 and bfloat16 in float32 and rounds the result once."""
+
+    def call(*arrays: Any, **static: Any) -> Any:
+        low = [a.dtype for a in arrays if a.dtype.itemsize == 2 and a.dtype.kind not in "iu"]
+        if not low:
+            return function(*arrays, **static)
+        result = function(*[a.astype(np.float32) if a.dtype == low[0] else a for a in arrays], **static)
+        return result.astype(low[0]) if result.dtype == np.float32 else result
+
+    return call
+
+
+def _broadcast_infer(x: TensorType, shape: Shape) -> TensorType:
+    if broadcast_shapes(x.shape, shape, where="broadcast_to") != shape:
+        raise ShapeError("broadcast_to", "shape", "must be what x broadcasts to", f"{x.shape} to {shape}", "ms.broadcast_to(ms.ones(3), (2, 3))")
+    return TensorType(shape, x.dtype)
+
+
+def _broadcast_space(x: TensorType, shape: Shape) -> Space:
+    lead = len(shape) - len(x.shape)
+
+    def element(read: Callable[..., Any], *dims: Any) -> Any:
+        return read(0, *[0 if n == 1 else d for n, d in zip(x.shape, dims[lead:], strict=True)])
+
+    return Space(shape, element)
+
+
+def _broadcast_vjp(ct: Value, out: Value, x: Value, shape: Shape) -> tuple[Any]:
+    lead = len(shape) - x.ndim
+    wide = tuple(i + lead for i, n in enumerate(x.shape) if n == 1 and shape[i + lead] != 1)
+
+    def thunk() -> Value:
+        from_sum = bind_sum(ct, tuple(range(lead)) + wide)
+        return from_sum if from_sum.shape == x.shape else from_sum.reshape(x.shape)  # type: ignore[attr-defined]
+
+    return (thunk,)
+
+
+def bind_sum(x: Value, axes: tuple[int, ...]) -> Value:
+    """Sum over `axes` without promotion, in the dtype of `x`; the reduce family registers the op."""
+    return bind(OPS["sum"], x, axes=axes) if axes else x
+
+
+BROADCAST = register(Op("broadcast_to", _broadcast_infer, lambda x, shape: np.broadcast_to(x, shape), _broadcast_space, _broadcast_vjp,
+                        "`x` repeated along new leading dims and dims of extent 1, to `shape`."))
+
+
+def _cast_reference(x: np.ndarray, dtype: DType) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        if x.dtype.kind not in "biuf" and dtype.kind != "float":  # bfloat16 to integers goes through float32
+            x = x.astype(np.float32)
+        return x.astype(dtype.numpy)
+
+
+def _cast_space(x: TensorType, dtype: DType) -> Space:
+    return Space(x.shape, lambda read, *dims: scalar.cast(read(0, *dims), dtype))
+
+
+def _cast_vjp(ct: Value, out: Value, x: Value, dtype: DType) -> tuple[Any]:
+    return (cast_to(ct, x.dtype) if dtype.kind == "float" and x.dtype.kind == "float" else None,)
+
+
+CAST = register(Op("cast", lambda x, dtype: TensorType(x.shape, dtype), _cast_reference, _cast_space, _cast_vjp,
+                   "`x` converted to `dtype`: floats to integers truncate, anything to bool asks whether it is not 0."))
