@@ -21,6 +21,8 @@ from mainspring._version import __version__
 from mainspring.autodiff.reverse import grad, jvp, value_and_grad, vjp
 from mainspring.base import tree
 from mainspring.base.errors import MainspringError
+from mainspring.jit import jit
+from mainspring.ops import random
 from mainspring.ops.composed import (
     batch_norm, celu, elu, gelu, glu, group_norm, hard_shrink, hard_sigmoid, hard_swish, hard_tanh, instance_norm,
     layer_norm, leaky_relu, log_sigmoid, log_softmax, mish, prelu, relu, relu6, rms_norm, selu, silu, soft_shrink, softmax,
@@ -96,17 +98,17 @@ __all__ = [
     "floor_divide", "fmod", "fori_loop", "from_dlpack", "from_numpy", "full", "full_like", "gaussian_nll", "gelu",
     "global_avg_pool", "global_max_pool", "glu", "grad", "greater", "greater_equal", "group_norm", "hard_shrink",
     "hard_sigmoid", "hard_swish", "hard_tanh", "huber", "hypot", "iinfo", "imag", "inf", "instance_norm", "int16", "int32",
-    "int64", "int8", "io", "iota", "isdtype", "isfinite", "isinf", "isnan", "jvp", "kl_div", "layer_norm", "leaky_relu",
-    "less", "less_equal", "lgamma", "linspace", "log", "log10", "log1p", "log2", "log_sigmoid", "log_softmax", "logaddexp",
-    "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "mae", "map", "matmul", "matrix_transpose",
-    "max", "max_pool", "maximum", "mean", "meshgrid", "min", "min_pool", "minimum", "mish", "moveaxis", "mse", "multiply",
-    "nan", "negative", "newaxis", "nextafter", "nll", "nn", "nonzero", "not_equal", "one_hot", "ones", "ones_like", "optim",
-    "outer", "pad", "permute_dims", "pi", "popcount", "positive", "pow", "prelu", "prod", "put_along_axis", "real",
-    "reciprocal", "relu", "relu6", "remainder", "repeat", "reshape", "result_type", "rms_norm", "roll", "round", "rsqrt",
-    "scan", "searchsorted", "selu", "sigmoid", "sign", "signbit", "silu", "sin", "sinh", "smooth_l1", "soft_shrink",
-    "softmax", "softmin", "softplus", "softsign", "sort", "split", "sqrt", "square", "squeeze", "stack", "std",
-    "stop_gradient", "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tanh_shrink", "tensordot",
-    "tile", "topk", "train", "tree", "tril", "triu", "trunc", "uint16", "uint32", "uint64", "uint8", "unique_all",
-    "unique_counts", "unique_inverse", "unique_values", "unstack", "value_and_grad", "var", "vecdot", "viz", "vjp", "where",
-    "while_loop", "zeros", "zeros_like",
+    "int64", "int8", "io", "iota", "isdtype", "isfinite", "isinf", "isnan", "jit", "jvp", "kl_div", "layer_norm",
+    "leaky_relu", "less", "less_equal", "lgamma", "linspace", "log", "log10", "log1p", "log2", "log_sigmoid", "log_softmax",
+    "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "mae", "map", "matmul",
+    "matrix_transpose", "max", "max_pool", "maximum", "mean", "meshgrid", "min", "min_pool", "minimum", "mish", "moveaxis",
+    "mse", "multiply", "nan", "negative", "newaxis", "nextafter", "nll", "nn", "nonzero", "not_equal", "one_hot", "ones",
+    "ones_like", "optim", "outer", "pad", "permute_dims", "pi", "popcount", "positive", "pow", "prelu", "prod",
+    "put_along_axis", "random", "real", "reciprocal", "relu", "relu6", "remainder", "repeat", "reshape", "result_type",
+    "rms_norm", "roll", "round", "rsqrt", "scan", "searchsorted", "selu", "sigmoid", "sign", "signbit", "silu", "sin",
+    "sinh", "smooth_l1", "soft_shrink", "softmax", "softmin", "softplus", "softsign", "sort", "split", "sqrt", "square",
+    "squeeze", "stack", "std", "stop_gradient", "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh",
+    "tanh_shrink", "tensordot", "tile", "topk", "train", "tree", "tril", "triu", "trunc", "uint16", "uint32", "uint64",
+    "uint8", "unique_all", "unique_counts", "unique_inverse", "unique_values", "unstack", "value_and_grad", "var", "vecdot",
+    "viz", "vjp", "where", "while_loop", "zeros", "zeros_like",
 ]

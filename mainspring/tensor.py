@@ -94,11 +94,13 @@ class Tensor(Value):
 
     def __array_namespace__(self, /, *, api_version: str | None = None) -> ModuleType:
         if api_version is not None and api_version not in STANDARDS:
-            raise ArgumentError("__array_namespace__", "api_version", f"must be one of {', '.join(STANDARDS)}", repr(api_version),
+            raise ArgumentError("__array_namespace__", "api_version", f"must be one of {', '.join(STANDARDS)}",
+                                repr(api_version),
                                 't.__array_namespace__(api_version="2024.12")')
         return sys.modules["mainspring"]
 
-    def __dlpack__(self, *, stream: Any = None, max_version: tuple[int, int] | None = None, dl_device: tuple[int, int] | None = None,
+    def __dlpack__(self, *, stream: Any = None, max_version: tuple[int, int] | None = None,
+                   dl_device: tuple[int, int] | None = None,
                    copy: bool | None = None) -> Any:
         return dlpack.to_dlpack(concrete_array(self, "__dlpack__"), max_version, dl_device, copy)
 
@@ -133,7 +135,8 @@ class Tensor(Value):
 
     def __index__(self) -> int:
         if self.dtype.kind not in ("int", "uint"):
-            raise UsageError("index(t)", "t", "must have an integer dtype to be used as an index or a size", str(self._type), "int(t)")
+            raise UsageError("index(t)", "t", "must have an integer dtype to be used as an index or a size", str(self._type),
+                             "int(t)")
         return int(_single(self, "index(t)"))
 
     def __len__(self) -> int:
@@ -186,7 +189,8 @@ class Tensor(Value):
     def T(self) -> Tensor:
         """A matrix transposed; it must have 2 dims."""
         if self.ndim != 2:
-            raise ShapeError("T", "t", "must have 2 dims", str(self._type), "t.mT for a stack of matrices, ms.permute_dims(t, axes) for any dims")
+            raise ShapeError("T", "t", "must have 2 dims", str(self._type),
+                             "t.mT for a stack of matrices, ms.permute_dims(t, axes) for any dims")
         return movement.matrix_transpose(self)
 
     @property
@@ -240,7 +244,8 @@ class Tensor(Value):
 
 
 def _not_single(t: Tensor, what: str) -> UsageError:
-    return UsageError(what, "t", "only a tensor of one element (0-d for bool, int and float) can become a Python number", str(t._type),
+    return UsageError(what, "t", "only a tensor of one element (0-d for bool, int and float) can become a Python number",
+                      str(t._type),
                       "float(t[0]), or reduce it first: float(ms.sum(t))")
 
 
@@ -254,11 +259,13 @@ def _single(t: Tensor, what: str) -> Any:
 def concrete_array(t: Value, what: str) -> np.ndarray:
     """The array of `t`; TraceError when it is traced, DonationError when its buffer was handed over."""
     if t._frame is not None:
-        raise TraceError(what, "t", "a traced tensor has a type but no numbers yet, so Python cannot branch on it or read it", str(t._type),
+        raise TraceError(what, "t", "a traced tensor has a type but no numbers yet, so Python cannot branch on it or read it",
+                         str(t._type),
                          "ms.where(c, a, b) to choose elements; ms.cond, ms.while_loop, ms.scan for control flow; "
                          "static_argnames for a size; or call the function without ms.jit (eager mode)")
     if t._data is None:
-        raise DonationError(what, "t", "its buffer was handed over by `donate`", str(t._type), "use the tensor that the call returned")
+        raise DonationError(what, "t", "its buffer was handed over by `donate`", str(t._type),
+                            "use the tensor that the call returned")
     return t._data
 
 
@@ -282,17 +289,20 @@ def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | 
     else:
         value = as_value(obj, "asarray")
     if copy is False and wanted not in (None, value.dtype):
-        raise ArgumentError("asarray", "copy", "cannot be False when the dtype changes", f"{value.dtype.name} to {wanted}", "copy=None")
+        raise ArgumentError("asarray", "copy", "cannot be False when the dtype changes", f"{value.dtype.name} to {wanted}",
+                            "copy=None")
     return value if wanted is None else elementwise.astype(value, wanted)  # type: ignore[return-value]
 
 
 def _converted(obj: Any, dtype: DType) -> Tensor:
     """Python numbers straight to `dtype`: not by way of the default float, and integers only in range."""
-    array_of(obj, "asarray")  # refuses what is no number: NumPy would read text as a number and None as NaN
+    given = array_of(obj, "asarray")  # refuses what is no number: NumPy would read text as a number and None as NaN
+    as_dtype(given.dtype, "asarray")
     try:
         array = np.array(obj, dtype=dtype.numpy)
     except OverflowError as error:
-        raise DTypeError("asarray", "obj", f"its integers must lie in the range of {dtype.name}", str(error), "ms.asarray(obj, dtype=ms.int64)") from error
+        raise DTypeError("asarray", "obj", f"its integers must lie in the range of {dtype.name}", str(error),
+                         "ms.asarray(obj, dtype=ms.int64)") from error
     return from_numpy(array)
 
 
@@ -302,7 +312,8 @@ def _shared(obj: Any) -> Value:
         return from_numpy(obj)
     if hasattr(obj, "__dlpack__"):
         return dlpack.from_dlpack(obj)
-    raise ArgumentError("asarray", "copy", "cannot be False for an object whose memory cannot be shared", type(obj).__name__, "ms.asarray(obj)")
+    raise ArgumentError("asarray", "copy", "cannot be False for an object whose memory cannot be shared", type(obj).__name__,
+                        "ms.asarray(obj)")
 
 
 def from_numpy(array: np.ndarray) -> Tensor:

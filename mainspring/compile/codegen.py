@@ -17,6 +17,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from llvmlite.binding import ffi
 
+from mainspring.base import flags
 from mainspring.base.errors import CompileError
 from mainspring.compile.target import Target, native
 
@@ -25,6 +26,11 @@ llvm.initialize_all_asmprinters()
 llvm.initialize_native_asmparser()
 
 SPEED_LEVEL = 2
+
+
+def cache_key(target: Target) -> str:
+    """What an object depends on besides the text of its module."""
+    return f"llvm{'.'.join(map(str, llvm.llvm_version_info))}/O{SPEED_LEVEL}/{target.key}"
 
 
 def _machine(target: Target) -> llvm.TargetMachine:
@@ -46,7 +52,12 @@ def _unlocked(function: Any) -> Callable[..., Any]:
 
 
 def _optimised(module: ir.Module | str, target: Target) -> tuple[llvm.ModuleRef, llvm.TargetMachine]:
-    parsed = llvm.parse_assembly(str(module), llvm.create_context())
+    try:
+        parsed = llvm.parse_assembly(str(module), llvm.create_context())
+        if flags.verify():
+            parsed.verify()
+    except RuntimeError as error:
+        raise CompileError("compile_module", "module", "must be valid LLVM text", str(error)) from error
     machine = _machine(target)
     parsed.triple = target.triple
     parsed.data_layout = str(machine.target_data)

@@ -6,42 +6,49 @@ each element at the very place where it then writes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from mainspring.compile.loops import Body, Buffer, Kernel, Store, children, expressions
 from mainspring.compile.memory import BranchSteps, LoopSteps, RepeatSteps, Run, Slot, Step, View
 from mainspring.compile.rename import rename_buffer
 from mainspring.ir import scalar as s
+from mainspring.types.shape import TensorType
 
 
-def reuse_donated(steps: Sequence[Step], donated: Sequence[Slot], outputs: Sequence[Slot]) -> tuple[list[Step], list[Slot | None]]:
-    """Steps in which outputs live in donated inputs where possible, and for each output the input it lives in."""
-    result = list(steps)
-    aliases: list[Slot | None] = [None] * len(outputs)
-    free = list(donated)
-    for number, out in enumerate(outputs):
-        found = next((slot for slot in _best(result, free, out)), None)
-        if found is not None:
-            free.remove(found)
-            aliases[number] = found
-            result = [_moved(step, out, found) for step in result]
-    return result, aliases
+def reuse_donated(
+    steps: Sequence[Step], donated: Sequence[Slot], outputs: Sequence[Slot], types: dict[Slot, TensorType]
+) -> tuple[list[Step], list[Slot | None]]:
+    """Steps in which outputs live in donated inputs of their type where possible, and for each output the input it lives in."""
+    touched: dict[Slot, list[int]] = {}
+    written: dict[Slot, list[int]] = {}
+    for at, step in enumerate(steps):
+        for slot in _slots(step):
+            touched.setdefault(slot, []).append(at)
+        for slot in _written(step):
+            written.setdefault(slot, []).append(at)
+    free = dict.fromkeys(donated)
+    homes: dict[Slot, Slot] = {}
+    for out in outputs:
+        writers = written.get(out, [])
+        if out.nbytes == 0 or len(writers) != 1 or touched[out][0] != writers[0] or not isinstance(steps[writers[0]], Run):
+            continue
+        alike = [slot for slot in free if types[slot] == types[out]]
+        home = _home(steps[writers[0]], writers[0], out, alike, touched)  # type: ignore[arg-type]
+        if home is not None:
+            del free[home]
+            homes[out] = home
+    return [_moved(step, homes) for step in steps], [homes.get(out) for out in outputs]
 
 
-def _best(steps: Sequence[Step], free: Sequence[Slot], out: Slot) -> Iterator[Slot]:
-    """Donated slots in which `out` may live; those that its writer reads come first."""
-    writers = [i for i, step in enumerate(steps) if out in _written(step)]
-    if len(writers) != 1 or not isinstance(steps[writers[0]], Run) or out.nbytes == 0:
-        return
-    at = writers[0]
-    writer: Run = steps[at]  # type: ignore[assignment]
-    touched = {v.slot for v in writer.views}
-    last = {slot: max((i for i, step in enumerate(steps) if slot in _slots(step)), default=-1) for slot in free}
-    for slot in sorted(free, key=lambda x: x not in touched):
-        if slot.nbytes == out.nbytes and last[slot] <= at and not any(out in _slots(step) for step in steps[:at]):
-            if slot not in touched or _in_place(writer, slot, out):
-                yield slot
+def _home(writer: Run, at: int, out: Slot, free: Iterable[Slot], touched: dict[Slot, list[int]]) -> Slot | None:
+    """A donated slot in which `out` may live; those that its writer reads come first."""
+    own = {v.slot for v in writer.views}
+    fitting = [slot for slot in free if touched.get(slot, [-1])[-1] <= at]
+    for slot in sorted(fitting, key=lambda x: x not in own):
+        if slot not in own or _in_place(writer, slot, out):
+            return slot
+    return None
 
 
 def _in_place(run: Run, read: Slot, written: Slot) -> bool:
@@ -89,21 +96,24 @@ def _written(step: Step) -> set[Slot]:
     return _slots(step)
 
 
-def _moved(step: Step, out: Slot, home: Slot) -> Step:
+def _moved(step: Step, homes: dict[Slot, Slot]) -> Step:
     def view(v: View) -> View:
-        return View(home, v.offset, v.strides) if v.slot is out else v
+        return View(homes[v.slot], v.offset, v.strides) if v.slot in homes else v
+
+    def part(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        return tuple([_moved(x, homes) for x in steps])
 
     if isinstance(step, Run):
-        views = tuple(view(v) for v in step.views)
-        if views == step.views:
-            return step
-        return _merged(Run(step.kernel, views), home)
+        moved = Run(step.kernel, tuple([view(v) for v in step.views]))
+        for home in {homes[v.slot] for v in step.views if v.slot in homes}:
+            moved = _merged(moved, home)
+        return moved
     if isinstance(step, RepeatSteps):
-        return replace(step, body=tuple(_moved(x, out, home) for x in step.body))
+        return replace(step, body=part(step.body))
     if isinstance(step, LoopSteps):
-        return LoopSteps(view(step.flag), *(tuple(_moved(x, out, home) for x in part) for part in (step.test, step.body)))
+        return LoopSteps(view(step.flag), part(step.test), part(step.body))
     assert isinstance(step, BranchSteps)
-    return BranchSteps(view(step.flag), *(tuple(_moved(x, out, home) for x in part) for part in (step.then, step.other)))
+    return BranchSteps(view(step.flag), part(step.then), part(step.other))
 
 
 def _merged(run: Run, home: Slot) -> Run:

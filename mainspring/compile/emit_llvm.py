@@ -16,7 +16,7 @@ from llvmlite import ir
 
 from mainspring.base.errors import CompileError
 from mainspring.compile.emit_scalar import PRIMITIVES, fixed, literal, memory_type, register_type, to_memory
-from mainspring.compile.emit_values import IOTA, Chunk, Values
+from mainspring.compile.emit_values import LANE_NUMBERS, Chunk, Values
 from mainspring.compile.loops import (
     LANES,
     Body,
@@ -187,7 +187,7 @@ class _Emitter(Values):
         middle = first + ((count > 0).where(count, 0) & -LANES)
         self._loop(first, middle, LANES, lambda i: run(i, None))
         with self.b.if_then((middle < last).raw):
-            run(middle, Value(self.b, IOTA) < (last - middle).splat())
+            run(middle, Value(self.b, LANE_NUMBERS) < (last - middle).to(I8, "trunc"))
 
     def _if(self, stmt: If) -> None:
         condition = self.value(stmt.condition)

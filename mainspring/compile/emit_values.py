@@ -40,10 +40,13 @@ from mainspring.compile.vectormath.values import (
     suffix,
     type_of,
 )
-from mainspring.ir.scalar import Expr, affine, is_const, show, walk
-from mainspring.types.dtype import int64
+from mainspring.ir.scalar import Expr, affine, is_const, show
+from mainspring.types.dtype import int64, uint32
 
-IOTA = ir.Constant(ir.VectorType(I64, LANES), list(range(LANES)))
+_TESTS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<="}
+
+LANE_NUMBERS = ir.Constant(ir.VectorType(I8, LANES), list(range(LANES)))
+_IOTA = ir.Constant(ir.VectorType(I64, LANES), list(range(LANES)))
 _REVERSE = ir.Constant(ir.VectorType(I32, LANES), list(range(LANES - 1, -1, -1)))
 
 
@@ -106,7 +109,7 @@ class Values:
     def bind(self, ref: Expr, x: Expr) -> None:
         """From here on `ref` is the value that `x` has now."""
         self.known[ref] = self.value(x)
-        if self.chunk is not None:
+        if self.chunk is not None and x.dtype is int64:
             stride = self.strides[ref] = self.stride(x)
             if stride:
                 self.firsts[ref] = self.first(x)
@@ -121,7 +124,7 @@ class Values:
             if x in known:
                 stack.pop()
                 continue
-            needed = x.args[1:] if x.op == "load" else () if self._same_quotient(x) else x.args
+            needed = x.args[1:] if x.op == "load" else () if self._from_first(x) else x.args
             missing = [a for a in needed if a not in known]
             if missing:
                 stack.extend(reversed(missing))
@@ -136,11 +139,14 @@ class Values:
         if x.op == "load":
             return self._load(x, *(args or (None, None)))
         if x.op == "var" and self.chunk is not None and x is self.chunk.var:
-            return self.chunk.base.splat() + Value(self.b, IOTA)
+            return self.chunk.base.splat() + Value(self.b, _IOTA)
         if x.op in ("var", "ref"):
             raise CompileError("emit_kernel", x.op, "every loop index and ref must be bound before it is used", show(x))
+        args = args or [self.first(a) for a in x.args]
+        if x.op in _TESTS and self._from_first(x):
+            return self._lane_test(x, *args)
         if x.op in ("floordiv", "mod") and x.dtype is int64:
-            return self._split(x, args or [self.first(x.args[0]), self.value(x.args[1])])
+            return self._split(x, args)
         if x.dtype is int64 and x.op in _FOLDED:
             a, c = fixed(args[0]), fixed(args[1])
             if a is not None and c is not None:
@@ -153,7 +159,11 @@ class Values:
         a, n = fixed(args[0]), fixed(args[1])
         if a is not None and n:
             return literal(self.b, a // n if x.op == "floordiv" else a % n, int64)
-        return (floor_divide if x.op == "floordiv" else modulo)(args[0], args[1], int64, least >= 0)
+        divide = floor_divide if x.op == "floordiv" else modulo
+        if args[0].lanes and n and least >= 0 and max(n, self._range(x.args[0])[1]) < 1 << 31:  # half the width, and multiplied
+            narrow = divide(args[0].to(I32, "trunc"), literal(self.b, n, uint32), uint32, True)
+            return narrow.to(I64, "zext")
+        return divide(args[0], args[1], int64, least >= 0)
 
     def _range(self, x: Expr) -> tuple[float, float]:
         """Least and greatest value of an int64 expression, as far as known and only if it cannot have wrapped around."""
@@ -182,14 +192,17 @@ class Values:
 
     def _loads(self, x: Expr) -> frozenset[Buffer]:
         """The buffers that `x` reads."""
-        found = self._loaded.get(x)
-        if found is None:
-            for y in walk(x):
-                if y not in self._loaded:
-                    own = frozenset([y.attr]) if y.op == "load" else frozenset()
-                    self._loaded[y] = own.union(*[self._loaded[a] for a in y.args]) if y.args else own
-            found = self._loaded[x]
-        return found
+        stack = [] if x in self._loaded else [x]
+        while stack:
+            y = stack[-1]
+            missing = [a for a in y.args if a not in self._loaded]
+            if missing:
+                stack.extend(missing)
+                continue
+            own = frozenset([y.attr]) if y.op == "load" else frozenset()
+            self._loaded[y] = own.union(*[self._loaded[a] for a in y.args]) if y.args else own
+            stack.pop()
+        return self._loaded[x]
 
     def forget(self, buffers: frozenset[Buffer]) -> None:
         """`buffers` were written: what was computed from their former elements is stale."""
@@ -227,8 +240,25 @@ class Values:
             return scaled[0] if scaled else None
         return int(x.op == "mod") if first == 1 and _within_period(x, chunk) else None
 
-    def _same_quotient(self, x: Expr) -> bool:
-        return x.op == "floordiv" and self.chunk is not None and self.stride(x) == 0 and self.stride(x.args[0]) != 0
+    def _from_first(self, x: Expr) -> bool:
+        """Whether `x` follows from the scalars of lane 0 of its arguments: an equal quotient, an index beside a scalar."""
+        if self.chunk is None or not x.args or x.args[0].dtype is not int64:
+            return False
+        if x.op == "floordiv":
+            return self.stride(x) == 0 and self.stride(x.args[0]) != 0
+        return x.op in _TESTS and {self.stride(a) for a in x.args} == {0, 1}
+
+    def _lane_test(self, x: Expr, a: Value, c: Value) -> Value:
+        """A comparison of the index first, first + 1, … with a scalar: of the number of the lane with scalar - first."""
+        rising = self.stride(x.args[0]) == 1
+        first, scalar = (a, c) if rising else (c, a)
+        lanes = Value(self.b, LANE_NUMBERS)
+        if x.op in ("eq", "ne"):
+            return lanes.compare(_TESTS[x.op], (scalar - first).intrinsic("umin", 127).to(I8, "trunc"))
+        bounded = all(-math.inf not in self._range(y) and math.inf not in self._range(y) for y in x.args)
+        distance = scalar - first if bounded else scalar.intrinsic("ssub.sat", first)
+        limit = distance.intrinsic("smax", -1).intrinsic("smin", LANES).to(I8, "trunc")
+        return lanes.compare(_TESTS[x.op], limit) if rising else limit.splat().compare(_TESTS[x.op], lanes)
 
     def first(self, x: Expr) -> Value:
         """The scalar value of the integer `x` in lane 0, for an `x` of known stride."""

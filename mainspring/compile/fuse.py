@@ -147,7 +147,7 @@ class Fuser:
         def leaf(of: Node, at: tuple[Expr, ...], guard: Expr | None) -> Expr:
             flat = flat_index(of, at)
             found.append(Hit(of, flat, guard is not None))
-            return s.make("ref", (flat,), of.dtype, ("leaf", of.digest))
+            return s.make("ref", (flat,), of.dtype, f"leaf {of.digest.hex()}")
 
         Element(leaf, inlined or self.inlined).body(v, tuple(index), None, tuple(reduced))  # type: ignore[arg-type]
         return found

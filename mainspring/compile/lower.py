@@ -23,7 +23,8 @@ from mainspring.compile.loops import Buffer, For, Kernel, Store, Write, load
 from mainspring.compile.memory import BranchSteps, LoopSteps, RepeatSteps, Run, Slot, Step, View, plan
 from mainspring.compile.program import Program
 from mainspring.compile.target import Target
-from mainspring.compile.template import TEMPLATES, Call
+from mainspring.compile.template import Call
+from mainspring.compile.templates import TEMPLATES
 from mainspring.compile.donate import reuse_donated
 from mainspring.ir import scalar as s
 from mainspring.ir.graph import CONSTANT, INPUT, ITEM, Graph, Node
@@ -69,7 +70,8 @@ def lower(graph: Graph, target: Target, donated: Sequence[int] = ()) -> Lowered:
     inputs = [Slot(t.nbytes, i) for i, t in enumerate(graph.input_types)]
     outputs = [Slot(t.nbytes, len(inputs) + i) for i, t in enumerate(graph.output_types)]
     steps = lowering.region(graph, [View(x) for x in inputs], [View(x) for x in outputs])
-    steps, aliases = reuse_donated(steps, [inputs[i] for i in donated], outputs)
+    types = dict(zip([*inputs, *outputs], [*graph.input_types, *graph.output_types], strict=True))
+    steps, aliases = reuse_donated(steps, [inputs[i] for i in donated], outputs, types)
     program = plan(steps, lowering.bases, lowering.work)
     return Lowered(program, lowering.constants, [None if a is None else inputs.index(a) for a in aliases])
 

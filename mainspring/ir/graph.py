@@ -163,7 +163,7 @@ class Graph:
         return topological(self.outputs)
 
     def __repr__(self) -> str:
-        return f"<graph of {len(self.nodes())} nodes: {', '.join(map(str, self.input_types))} -> {', '.join(map(str, self.output_types))}>"
+        return f"<graph of {len(self.nodes())} nodes, {len(self.inputs)} inputs, {len(self.outputs)} outputs>"
 
     def __reduce__(self) -> Any:
         raise GraphError("Graph", "pickle", "a graph is stored as text", "pickle.dumps(graph)", "mainspring.ir.text.show(graph)")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -18,6 +19,9 @@ import numpy as np
 
 from mainspring.base.errors import GraphError
 from mainspring.types.dtype import DType, bool_, float32, float64, int64
+
+
+REMEMBERED = 1 << 16  # results of index arithmetic that are kept
 
 
 class Expr:
@@ -423,22 +427,31 @@ def _from_affine(terms: dict[Expr, int], constant: int) -> Expr:
 
 def add(a: Any, b: Any) -> Expr:
     x, y = _pair(a, b)
-    if x.dtype is not int64:
-        return apply("add", x, y)
+    return _add(x, y) if x.dtype is int64 else apply("add", x, y)
+
+
+@lru_cache(REMEMBERED)
+def _add(x: Expr, y: Expr) -> Expr:
     return _from_affine(*affine(make("add", (x, y), int64)))
 
 
 def sub(a: Any, b: Any) -> Expr:
     x, y = _pair(a, b)
-    if x.dtype is not int64:
-        return apply("sub", x, y)
+    return _sub(x, y) if x.dtype is int64 else apply("sub", x, y)
+
+
+@lru_cache(REMEMBERED)
+def _sub(x: Expr, y: Expr) -> Expr:
     return _from_affine(*affine(make("sub", (x, y), int64)))
 
 
 def mul(a: Any, b: Any) -> Expr:
     x, y = _pair(a, b)
-    if x.dtype is not int64:
-        return apply("mul", x, y)
+    return _mul(x, y) if x.dtype is int64 else apply("mul", x, y)
+
+
+@lru_cache(REMEMBERED)
+def _mul(x: Expr, y: Expr) -> Expr:
     if is_const(x):
         x, y = y, x
     if is_const(y):
@@ -469,6 +482,11 @@ def floordiv(a: Any, b: Any) -> Expr:
     x, y = _pair(a, b)
     if x.dtype is not int64 or not is_const(y) or y.attr <= 0:
         return apply("floordiv", x, y)
+    return _floordiv(x, y)
+
+
+@lru_cache(REMEMBERED)
+def _floordiv(x: Expr, y: Expr) -> Expr:
     if is_const(x):
         return const(x.attr // y.attr, int64)
     if y.attr == 1:
@@ -490,6 +508,11 @@ def mod(a: Any, b: Any) -> Expr:
     x, y = _pair(a, b)
     if x.dtype is not int64 or not is_const(y) or y.attr <= 0:
         return apply("mod", x, y)
+    return _mod(x, y)
+
+
+@lru_cache(REMEMBERED)
+def _mod(x: Expr, y: Expr) -> Expr:
     if is_const(x):
         return const(x.attr % y.attr, int64)
     if y.attr == 1:

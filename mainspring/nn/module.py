@@ -48,9 +48,9 @@ class Module:
 class Stateful(Module):
     """The base of modules with buffers, of their own or in a field: they define `forward`, and a call evaluates."""
 
-    def __call__(self, x: Any, **keywords: Any) -> Any:
+    def __call__(self, x: Any) -> Any:
         """The output for `x` in evaluation."""
-        return self.forward(x, **keywords)[0]
+        return self.forward(x)[0]
 
     def forward(self, x: Any, *, training: bool = False, key: Any = None) -> tuple[Any, Any]:
         raise NotImplementedError(f"{type(self).__name__} does not define forward")

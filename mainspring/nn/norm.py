@@ -13,7 +13,7 @@ from mainspring.nn.module import Module, Stateful
 from mainspring.ops import composed
 from mainspring.ops.common import cast_to
 from mainspring.ops.elementwise import stop_gradient
-from mainspring.types.dtype import float32
+from mainspring.types.dtype import as_dtype, float32
 
 
 def _require_channels(where: str, x: Any, channels: int) -> Any:
@@ -84,7 +84,7 @@ class GroupNorm(Module):
 class BatchNorm(Stateful):
     """`ms.batch_norm` of (batch, *spatial, channels): batch statistics in training, running ones in evaluation.
 
-    Fields: weight, bias (channels,); the buffers mean and var (channels,) in float32. ``forward(x, training=True)`` gives the
+    Fields: weight, bias (channels,); the buffers mean and var (channels,), at least float32. ``forward(x, training=True)`` gives the
     module with mean ← (1 - momentum) · mean + momentum · batch mean, and var likewise from the unbiased variance, as PyTorch.
     """
 
@@ -99,7 +99,8 @@ class BatchNorm(Stateful):
     def create(cls, channels: int, *, momentum: float = 0.1, eps: float = 1e-5, dtype: Any = float32) -> BatchNorm:
         """Weights 1, biases 0, running mean 0 and variance 1."""
         one, zero = init.ones(None, (channels,), dtype), init.zeros(None, (channels,), dtype)
-        return cls(one, zero, init.zeros(None, (channels,)), init.ones(None, (channels,)), momentum, eps)
+        wide = composed.wide_dtype(as_dtype(dtype))
+        return cls(one, zero, cast_to(zero, wide), cast_to(one, wide), momentum, eps)
 
     def forward(self, x: Any, *, training: bool = False, key: Any = None) -> tuple[Any, BatchNorm]:
         """``(y, module)``; see the class."""

@@ -34,8 +34,8 @@ def require_kind(where: str, argument: str, dtype: DType, accepts: str) -> None:
 
 
 def is_python_scalar(x: Any) -> bool:
-    """Whether `x` is a Python number, whose dtype gives way to a tensor's."""
-    return isinstance(x, (bool, int, float)) and not isinstance(x, np.generic)
+    """Whether `x` is a Python number, whose dtype gives way to a tensor's; np.float64 is one (``x * np.sqrt(2)``)."""
+    return isinstance(x, (bool, int, float))
 
 
 def cast_to(x: Value, dtype: DType) -> Value:
@@ -90,7 +90,7 @@ def widened(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _broadcast_infer(x: TensorType, shape: Shape) -> TensorType:
-    if broadcast_shapes(x.shape, shape, where="broadcast_to") != shape:
+    if len(x.shape) > len(shape) or any(n not in (1, m) for n, m in zip(reversed(x.shape), reversed(shape), strict=False)):
         raise ShapeError("broadcast_to", "shape", "must be what x broadcasts to", f"{x.shape} to {shape}", "ms.broadcast_to(ms.ones(3), (2, 3))")
     return TensorType(shape, x.dtype)
 

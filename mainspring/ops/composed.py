@@ -33,6 +33,7 @@ from mainspring.ops.elementwise import (
     where,
 )
 from mainspring.ops.movement import reshape, split
+from mainspring.ops.random import uniform
 from mainspring.types.dtype import DEFAULT_FLOAT, DType
 from mainspring.types.shape import normalize_axes, normalize_axis
 
@@ -228,6 +229,20 @@ def log_softmax(x: Any, /, *, axis: int = -1) -> Any:
     value = as_float(x, "log_softmax")
     shifted, log_total = shifted_and_log_total(cast_to(value, wide_dtype(value.dtype)), axis)
     return cast_to(shifted - log_total, value.dtype)
+
+
+def dropout(x: Any, rate: float, /, key: Any = None) -> Any:
+    """`x` with a share `rate` of its elements, drawn from `key`, set to 0 and the rest divided by 1 - rate (Srivastava et al., 2014).
+
+    Without a `key`, or with rate 0, it gives `x`: evaluation.
+    """
+    if not 0.0 <= rate <= 1.0:
+        raise ArgumentError("dropout", "rate", "must lie in [0, 1]", str(rate), "ms.dropout(x, 0.1, key)")
+    value = as_float(x, "dropout")
+    if key is None or rate == 0.0:
+        return value
+    kept = greater_equal(uniform(key, value.shape), rate)
+    return where(kept, value * (1.0 / (1.0 - rate) if rate < 1.0 else 0.0), 0.0)
 
 
 # ----------------------------------------------------------------------------------------------------------- norms

@@ -226,7 +226,18 @@ def _parse_einsum(spec: str, values: Sequence[Value]) -> tuple[list[str], str]:
     out = out.replace("...", dots)
     if len(set(out)) != len(out) or not set(out) <= set("".join(full)):
         raise ArgumentError("einsum", "spec", "the result's labels must differ and occur in an operand", spec, example)
+    _check_labels(spec, full, values)
     return full, out
+
+
+def _check_labels(spec: str, inputs: Sequence[str], values: Sequence[Value]) -> None:
+    """Each label has one extent, or 1 in an operand that is then broadcast."""
+    extents: dict[str, int] = {}
+    for position, (labels, v) in enumerate(zip(inputs, values, strict=True)):
+        for label, n in zip(labels, v.shape, strict=True):
+            if n != 1 and extents.setdefault(label, n) != n:
+                raise ShapeError("einsum", f"operands[{position}]", f"label {label!r} of {spec!r} must have one extent in all operands",
+                                 ", ".join(str(v.shape) for v in values), 'ms.einsum("ik,kj->ij", ms.ones((2, 3)), ms.ones((3, 4)))')
 
 
 def _diagonals(labels: str, value: Value) -> tuple[str, Value]:

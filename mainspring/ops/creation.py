@@ -101,7 +101,8 @@ def _progression(start: int | float, step: int | float, count: int, dtype: DType
     return cast_to(terms * step + start, dtype)
 
 
-def arange(start: int | float, /, stop: int | float | None = None, step: int | float = 1, *, dtype: Any = None, device: Any = None) -> Any:
+def arange(start: int | float, /, stop: int | float | None = None, step: int | float = 1, *, dtype: Any = None,
+           device: Any = None) -> Any:
     """start, start + step, … below `stop` (above it for a negative step), as a 1-d tensor; ``arange(stop)`` starts at 0.
 
     int64 if all arguments are ints, otherwise float32, unless `dtype` is given.
@@ -110,7 +111,8 @@ def arange(start: int | float, /, stop: int | float | None = None, step: int | f
     first, last = (0, start) if stop is None else (start, stop)
     a, b, c = _number(first, "arange", "start"), _number(last, "arange", "stop"), _number(step, "arange", "step")
     if c == 0 or not all(map(math.isfinite, (a, b, c))):
-        raise ArgumentError("arange", "step", "start, stop and step must be finite, and step not 0", f"({a}, {b}, {c})", "ms.arange(0, 10, 2)")
+        raise ArgumentError("arange", "step", "start, stop and step must be finite, and step not 0", f"({a}, {b}, {c})",
+                            "ms.arange(0, 10, 2)")
     whole = isinstance(a, int) and isinstance(b, int) and isinstance(c, int)
     count = max(0, -((a - b) // c) if whole else math.ceil((b - a) / c))
     wanted = as_dtype(dtype, "arange") if dtype is not None else DEFAULT_INT if whole else DEFAULT_FLOAT
@@ -119,7 +121,8 @@ def arange(start: int | float, /, stop: int | float | None = None, step: int | f
     return _progression(a, c, int(count), wanted)
 
 
-def linspace(start: int | float, stop: int | float, /, num: int, *, dtype: Any = None, device: Any = None, endpoint: bool = True) -> Any:
+def linspace(start: int | float, stop: int | float, /, num: int, *, dtype: Any = None, device: Any = None,
+             endpoint: bool = True) -> Any:
     """`num` evenly spaced numbers from `start` to `stop`, the last included with `endpoint`. float32 by default."""
     require_device(device, "linspace")
     a, b, count = _number(start, "linspace", "start"), _number(stop, "linspace", "stop"), as_int(num, "linspace", "num")
@@ -140,5 +143,6 @@ def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = N
     rows = as_int(n_rows, "eye", "n_rows")
     columns = rows if n_cols is None else as_int(n_cols, "eye", "n_cols")
     shape = as_shape((rows, columns), "eye")
-    hit = equal(reshape(iota(rows), (rows, 1)) + as_int(k, "eye", "k"), reshape(iota(columns), (1, columns)))
+    offset = max(-rows, min(as_int(k, "eye", "k"), columns))  # beyond the matrix all diagonals are alike
+    hit = equal(reshape(iota(rows), (rows, 1)) + offset, reshape(iota(columns), (1, columns)))
     return cast_to(broadcast(hit, shape), DEFAULT_FLOAT if dtype is None else as_dtype(dtype, "eye"))

@@ -21,13 +21,15 @@ _UINT, _BFLOAT = 1, 4  # DLDataTypeCode
 
 
 class _DLTensor(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p), ("device_type", ctypes.c_int32), ("device_id", ctypes.c_int32), ("ndim", ctypes.c_int32),
+    _fields_ = [("data", ctypes.c_void_p), ("device_type", ctypes.c_int32), ("device_id", ctypes.c_int32),
+                ("ndim", ctypes.c_int32),
                 ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16), ("shape", ctypes.c_void_p),
                 ("strides", ctypes.c_void_p), ("byte_offset", ctypes.c_uint64)]
 
 
 class _Versioned(ctypes.Structure):
-    _fields_ = [("major", ctypes.c_uint32), ("minor", ctypes.c_uint32), ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p),
+    _fields_ = [("major", ctypes.c_uint32), ("minor", ctypes.c_uint32), ("context", ctypes.c_void_p),
+                ("deleter", ctypes.c_void_p),
                 ("flags", ctypes.c_uint64), ("tensor", _DLTensor)]
 
 
@@ -97,7 +99,8 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> A
     if isinstance(x, Value) and not copy:
         return x
     if x.__dlpack_device__()[0] != CPU[0]:
-        raise ArgumentError("from_dlpack", "x", "must lie on the cpu", f"DLPack device {x.__dlpack_device__()}", "ms.from_dlpack(x.cpu())")
+        raise ArgumentError("from_dlpack", "x", "must lie on the cpu", f"DLPack device {x.__dlpack_device__()}",
+                            "ms.from_dlpack(x.cpu())")
     array = _imported(x)
     if copy:
         array = array.copy()
@@ -111,7 +114,8 @@ def _imported(x: Any) -> np.ndarray:
         try:
             return np.from_dlpack(x)
         except (BufferError, RuntimeError, TypeError) as error:
-            raise DTypeError("from_dlpack", "x", "must have elements that NumPy can hold", str(error), "ms.from_dlpack(np.ones(3))") from error
+            raise DTypeError("from_dlpack", "x", "must have elements that NumPy can hold", str(error),
+                             "ms.from_dlpack(np.ones(3))") from error
     capsule = x.__dlpack__()
     _described(capsule).code = _UINT
     return np.from_dlpack(_AsUint16(capsule)).view(bfloat16.numpy)

@@ -44,6 +44,8 @@ def _same_shapes(name: str, types: tuple[TensorType, ...]) -> None:
 
 def _elementwise(name: str, arity: int, body: Callable[..., Expr], accepts: str, vjp: Any, reference: Any, result: str, doc: str) -> Op:
     def infer(*types: TensorType) -> TensorType:
+        if len(types) != arity:
+            raise ShapeError(name, "operands", f"it takes {arity}", f"{len(types)}")
         for position, t in enumerate(types):
             require_kind(name, f"x{position + 1}" if arity > 1 else "x", t.dtype, accepts)
             if t.dtype is not types[0].dtype:

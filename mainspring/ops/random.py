@@ -20,7 +20,7 @@ from mainspring.ir.bind import Value, bind
 from mainspring.ir.op import NoGradient, Op, Space, register
 from mainspring.ops.common import broadcast, cast_to, is_python_scalar, require_kind
 from mainspring.ops.elementwise import clip, cos, erf, erfinv, less, log, minimum, nextafter, remainder, sqrt
-from mainspring.ops.gather import take
+from mainspring.ops.indexing import take
 from mainspring.ops.movement import ravel, stack
 from mainspring.ops.reduce import argmax
 from mainspring.ops.sorting import argsort

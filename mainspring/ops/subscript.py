@@ -122,7 +122,7 @@ def _consumes(item: Any) -> int:
 
 
 def _without_ellipsis(items: list[Any], shape: Shape, where_: str) -> list[Any]:
-    """`items` with slices in place of the ellipsis, or at the end."""
+    """`items` with slices in place of the ellipsis or at the end; one that stands for no dim stays: it parts neighbours."""
     used = sum(_consumes(item) for item in items)
     if used > len(shape):
         raise AxisError(where_, "key", f"must name at most {len(shape)} dims", f"{used} for a tensor of shape {shape}")
@@ -130,7 +130,8 @@ def _without_ellipsis(items: list[Any], shape: Shape, where_: str) -> list[Any]:
     if len(dots) > 1:
         raise ArgumentError(where_, "key", "may have one ellipsis", f"{len(dots)}", "x[0, ..., 1]")
     at = dots[0] if dots else len(items)
-    return [*items[:at], *[slice(None)] * (len(shape) - used), *items[at + 1:]]
+    slices = [slice(None)] * (len(shape) - used)
+    return [*items[:at], *(slices or items[at : at + 1]), *items[at + 1:]]
 
 
 def _checked_int(item: int, shape: Shape, items: list[Any], k: int, where_: str) -> int:
@@ -167,8 +168,8 @@ def _walk(items: list[Any], shape: Shape, where_: str) -> Plan:
         if isinstance(item, _Index):
             if item.new:
                 extents.insert(axis, 1)
-            elif item.extent not in (None, extents[axis]):
-                raise ShapeError(where_, "key", f"a mask must have the extents of the dims it chooses from, here {shape}",
+            elif item.extent not in (None, 0, extents[axis]):  # the standard lets a mask of no elements choose nothing
+                raise AxisError(where_, "key", f"a mask must have the extents of the dims it chooses from, here {shape}",
                                  f"extent {item.extent} for {extents[axis]} of dim {axis}")
             axes.append(axis)
             arrays.append(item.value)
@@ -176,6 +177,8 @@ def _walk(items: list[Any], shape: Shape, where_: str) -> Plan:
             runs += [] if neighbour else [len(kept)]
         elif item is None:
             kept.append(1)
+        elif item is Ellipsis:
+            pass
         elif isinstance(item, slice):
             window, backwards = _forwards(_bounds(item, extents[axis], where_))
             flips += [axis] if backwards else []

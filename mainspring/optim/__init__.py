@@ -30,7 +30,6 @@ from mainspring.optim.transform import (
     scale_by_schedule,
     scale_by_trust_ratio,
     trace,
-    trainable,
 )
 
 __all__ = [
@@ -64,5 +63,4 @@ __all__ = [
     "schedule",
     "sgd",
     "trace",
-    "trainable",
 ]

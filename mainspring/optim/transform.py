@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mainspring.autodiff.reverse import is_float, zeros_like
+from mainspring.autodiff.reverse import zeros_like
 from mainspring.base import tree
 from mainspring.base.errors import ArgumentError
 from mainspring.interpret.eager import as_value
+from mainspring.nn.module import trainable
 from mainspring.ops import reduce
 from mainspring.ops.common import cast_to
 from mainspring.ops.composed import wide_dtype
@@ -40,12 +41,6 @@ class Optimizer:
 
     init: Callable[[Any], Any]
     update: Callable[..., tuple[Any, Any]]
-
-
-def trainable(params: Any) -> Any:
-    """`params` with None in place of leaves that are not floats and of buffers."""
-    leaves, treedef = tree.flatten(params)
-    return tree.unflatten(treedef, [p if flag and is_float(p) else None for p, flag in zip(leaves, tree.trained(treedef), strict=True)])
 
 
 def apply_updates(params: Any, updates: Any) -> Any:

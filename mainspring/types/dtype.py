@@ -133,4 +133,5 @@ def scalar_dtype(value: bool | int | float, beside: DType | None) -> DType:
     if beside is None:
         return own
     order = ("bool", "uint", "int", "float")
-    return own if order.index(own.kind) > order.index(beside.kind) and not (own.kind == "int" and beside.kind == "uint") else beside
+    higher = order.index(own.kind) > order.index(beside.kind) and not (own.kind == "int" and beside.kind == "uint")
+    return own if higher else beside

@@ -29,8 +29,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 MENDED = {
     "array_api_tests/dtype_helpers.py": (
-        "for dt in complex_dtypes], key=lambda x: x[1]\n", "for dt in complex_dtypes], key=lambda x: x[1], default=(None, 0)\n"),
-    "array_api_tests/test_signatures.py": ("cmplx_name = dh.dtype_to_name[dh.widest_complex_dtype]\n", 'cmplx_name = "complex128"\n'),
+        "in complex_dtypes], key=lambda x: x[1]\n", "in complex_dtypes], key=lambda x: x[1], default=(None, 0)\n"),
+    "array_api_tests/test_signatures.py": ("cmplx_name = dh.dtype_to_name[dh.widest_complex_dtype]\n",
+                                           'cmplx_name = "complex128"\n'),
 }
 
 
@@ -66,7 +67,8 @@ def main() -> int:
         paths = [str(ROOT), str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "ARRAY_API_TESTS_MODULE": "mainspring",
                        "ARRAY_API_TESTS_SKIP_DTYPES": "complex64,complex128"}
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "run", "-p", "no:cacheprovider", "--disable-deadline", "--derandomize",
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "run", "-p", "no:cacheprovider", "--disable-deadline",
+                   "--derandomize",
                    "--max-examples", str(options.max_examples), "array_api_tests", *further]
         return subprocess.run(command, cwd=folder, env=environment, check=False).returncode
 

@@ -1,3 +1,6 @@
-"""The templates: loop nests of the ops that have no iteration space. Importing the package registers them all."""
+"""The templates: loop nests of the ops that have no iteration space. Importing the package registers them all in `TEMPLATES`."""
 
-from mainspring.compile.templates import cumulative, scatter, sort  # noqa: F401
+from mainspring.compile.template import TEMPLATES
+from mainspring.compile.templates import cumulative, scatter, sort
+
+__all__ = ["TEMPLATES", "cumulative", "scatter", "sort"]

@@ -38,6 +38,18 @@ def test_elementwise_any_extent(n: int, role: str) -> None:
     np.testing.assert_array_equal(got, a * b + np.float32(1.5))
 
 
+def test_an_index_compared_with_extreme_data() -> None:
+    i, n = S.var("i", 21), Buffer("n", I64, 5)
+    data = np.array([np.iinfo(np.int64).min, np.iinfo(np.int64).max, 7, 0, -1])
+    for op, function in {"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal}.items():
+        for k, value in enumerate(data):
+            for shift in (0, 3):
+                got = evaluate(S.compare(op, i + shift, load(n, k)), i, {n: data})
+                np.testing.assert_array_equal(got, function(np.arange(21) + shift, value))
+                got = evaluate(S.compare(op, load(n, k), i + shift), i, {n: data})
+                np.testing.assert_array_equal(got, function(value, np.arange(21) + shift))
+
+
 def test_nothing_outside_the_extent_is_written() -> None:
     i, out = S.var("i", 21), Buffer("out", F32, 40)
     result = np.full(40, 7, np.float32)
@@ -292,9 +304,15 @@ class Maker:
             return self.leaf(variables)
         a, b = self.value(variables, depth - 1), self.value(variables, depth - 1)
         forms = [lambda: a + b, lambda: a * b, lambda: a - b, lambda: S.maximum(a, b), lambda: S.where(a < b, a, b * 2),
-                 lambda: S.absolute(a), lambda: S.cast(S.cast(a, D.bfloat16) * S.cast(b, D.bfloat16), F32),
+                 lambda: S.absolute(a), lambda: S.where(self.test(variables), a, b),
+                 lambda: S.cast(S.cast(a, D.bfloat16) * S.cast(b, D.bfloat16), F32),
                  lambda: S.cast(S.cast(S.minimum(S.absolute(a), 1000.0), D.int32) + 3, F32)]
         return self.pick(*forms)()
+
+    def test(self, variables: list[S.Expr]) -> S.Expr:
+        """An index compared with an index, or with data."""
+        a, b = self.index(variables), self.pick(self.index(variables), load(self.n, self.index(variables)))
+        return S.compare(str(self.pick("eq", "ne", "lt", "le")), *((a, b) if self.rng.random() < 0.5 else (b, a)))
 
     def reduce(self, variables: list[S.Expr], role: str, name: str) -> Reduce:
         r = S.var(f"r{name}", int(self.pick(1, 7, 16, 37, 50)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from mainspring.compile.emit_python import compile_kernel
 from mainspring.compile.loops import Buffer, For, Kernel, Store, Write, load
 from mainspring.compile.target import native as native_target
 from mainspring.compile.template import TEMPLATES, Call
+from mainspring.interpret.staged import evaluate, trace
 from mainspring.ir.op import OPS
 from mainspring.ir.scalar import const, var
 from mainspring.ops.movement import ravel, unravel
@@ -89,8 +91,12 @@ def run_space(name: str, *arrays: np.ndarray, **static: Any) -> np.ndarray:
     return target.reshape(out.shape)
 
 
-def check_gradients(function: Callable[..., Any], *arrays: np.ndarray, order: int = 2, seed: int = 0) -> None:
-    """⟨c, J v⟩ by central differences against ⟨Jᵀ c, v⟩, and again for the gradient itself, in float64."""
+def check_gradients(function: Callable[..., Any], *arrays: np.ndarray, order: int = 2, seed: int = 0,
+                    staged: bool = True) -> None:
+    """⟨c, J v⟩ by central differences against ⟨Jᵀ c, v⟩, and again for the gradient itself, in float64.
+
+    With `staged` the pullback is also traced, and its graph must give the same.
+    """
     rng = np.random.default_rng(seed)
     primals = [asarray(a) for a in arrays]
     out, pull = vjp(function, *primals)
@@ -102,6 +108,11 @@ def check_gradients(function: Callable[..., Any], *arrays: np.ndarray, order: in
     expected = np.sum(ct.numpy() * (ahead - behind)) / (2 * step)
     got = sum(np.sum(g.numpy() * t) for g, t in zip(pull(ct), tangents, strict=True))
     np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)
+    if staged:
+        traced = trace(lambda *xs: vjp(function, *xs)[1](ct), [p._type for p in primals])
+        for a, b in zip(evaluate(traced.graph, [*primals, *traced.captured]), pull(ct), strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12)
     if order > 1:
         for k in range(len(arrays)):
-            check_gradients(lambda *xs, k=k: vjp(function, *xs)[1](ct)[k], *arrays, order=order - 1, seed=seed + k + 1)
+            gradient = partial(lambda k, *xs: vjp(function, *xs)[1](ct)[k], k)
+            check_gradients(gradient, *arrays, order=order - 1, seed=seed + k + 1, staged=staged)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,13 +83,8 @@ def quiet() -> Lines:
 def run(folder: Path, settings: Settings, *, resume: bool = False, stop_at: int | None = None, **kwargs: Any) -> Any:
     """`fit` in a folder; `stop_at` asks it to stop after that many steps."""
     where = RunFolder(folder) if resume else RunFolder.create(folder, settings.as_json())
-    seen = [checkpoint.load(where.checkpoints).step if resume and where.checkpoints.exists() else 0]
-
-    def stop() -> bool:
-        seen[0] += 1
-        return seen[0] == stop_at
-
-    return fit(job(settings, **kwargs), settings, where, resume=resume, view=quiet(), should_stop=stop)
+    steps = itertools.count(1)
+    return fit(job(settings, **kwargs), settings, where, resume=resume, view=quiet(), should_stop=lambda: next(steps) == stop_at)
 
 
 def final_bytes(folder: Path) -> dict[str, bytes]:
