@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,18 +16,17 @@ import numpy as np
 
 from mainspring.autodiff.tape import wanted
 from mainspring.base import tree
-from mainspring.base.errors import ArgumentError, DonationError, TraceError
+from mainspring.base.errors import ArgumentError, TraceError
+from mainspring.base.treecode import builder, taker
 from mainspring.interpret import eager
-from mainspring.interpret.eager import as_value
+from mainspring.interpret.eager import as_value, wrap
 from mainspring.interpret.staged import is_tracing, trace
-from mainspring.ir.bind import Value, new_value
+from mainspring.ir.bind import Value, context
 from mainspring.ir.graph import Graph
 from mainspring.ir.op import Op
 from mainspring.ops.control import call_graph
 from mainspring.runtime.executable import Executable, build
 from mainspring.types.shape import TensorType
-
-OWN_REFERENCES = 2  # of an array that one tensor alone holds: the tensor's, and that of the call that counts
 
 
 @dataclass
@@ -47,7 +45,35 @@ class _Trace:
     out_def: tree.TreeDef
     holes: dict[int, Any]
     donated: tuple[int, ...]
+    put: Callable[[Sequence[Any]], Any]
     executable: Executable | None = None
+
+
+@dataclass
+class _Fast:
+    """The last call's trace, for a call of the same structure and types: straight-line code instead of a walk of the tree."""
+
+    trace: _Trace
+    executable: Executable
+    take: Callable[[Any], list[Any] | None]
+    types: list[TensorType]
+
+    @classmethod
+    def of(cls, trace: _Trace, treedef: tree.TreeDef, values: list[Value | None]) -> _Fast | None:
+        """The fast way of `trace`; None when a leaf is not a tensor."""
+        if trace.holes or any(v is None for v in values) or trace.executable is None:
+            return None
+        return cls(trace, trace.executable, taker(treedef), [v._type for v in values])  # type: ignore[union-attr]
+
+    def values(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Value] | None:
+        """The operands, or None when the call differs."""
+        leaves = self.take((args, kwargs))
+        if leaves is None:
+            return None
+        for leaf, wanted_type in zip(leaves, self.types, strict=True):
+            if not isinstance(leaf, Value) or (leaf._type is not wanted_type and leaf._type != wanted_type):
+                return None
+        return leaves + list(self.trace.captured) if self.trace.captured else leaves
 
 
 class Jitted:
@@ -58,8 +84,14 @@ class Jitted:
         self.function = function
         self.static_argnums, self.static_argnames, self.donate = static_argnums, static_argnames, donate
         self._traces: dict[Any, _Trace] = {}
+        self._last: _Fast | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        last = self._last
+        if last is not None and not context.recorders and len(context.interpreters) == 1:
+            values = last.values(args, kwargs)
+            if values is not None:
+                return last.trace.put(last.executable(values))
         if is_tracing():
             return self.function(*args, **kwargs)
         statics, dynamic, named = self._separate(args, kwargs)
@@ -74,9 +106,13 @@ class Jitted:
             found = self._traces[full_key] = self._trace(leaves, values, treedef, statics, dynamic)
         inputs = [v for v in values if v is not None]
         operands = (*inputs, *found.captured)
-        results = call_graph(found.graph, operands) if wanted(operands) else self._run(found, operands)
+        if wanted(operands):
+            results: Sequence[Value] = call_graph(found.graph, operands)
+        else:
+            results = self._run(found, operands)
+            self._last = _Fast.of(found, treedef, values) if not statics else None
         if not found.holes:
-            return tree.unflatten(found.out_def, results)
+            return found.put(results)
         rest = iter(results)
         count = len(results) + len(found.holes)
         return tree.unflatten(found.out_def, [found.holes[i] if i in found.holes else next(rest) for i in range(count)])
@@ -125,7 +161,7 @@ class Jitted:
         traced = trace(flat, [v._type for v in values if v is not None])
         if any(v._frame is not None for v in traced.captured):
             raise TraceError("jit", "function", "captured a traced tensor of another trace", "", "pass it as an argument")
-        return _Trace(traced.graph, traced.captured, structure[-1], holes, self._donated(values, dynamic))
+        return _Trace(traced.graph, traced.captured, structure[-1], holes, self._donated(values, dynamic), builder(structure[-1]))
 
     def _donated(self, values: list[Value | None], dynamic: tuple[Any, ...]) -> tuple[int, ...]:
         """Positions, among the tensor inputs, of the leaves of donated arguments."""
@@ -143,41 +179,7 @@ class Jitted:
     def _run(self, found: _Trace, operands: Sequence[Value]) -> list[Value]:
         if found.executable is None:
             found.executable = build(found.graph, found.donated)
-        arrays = [dense(v) for v in operands]
-        if found.donated:
-            _hand_over(found, operands, arrays)
-        types = found.graph.output_types
-        return [_result(a, t) for a, t in zip(found.executable(arrays), types, strict=True)]
-
-
-def dense(value: Value) -> np.ndarray:
-    """The array of a concrete value, C-contiguous."""
-    array = value._data
-    if array is None:
-        raise DonationError("jit", "argument", "its buffer was handed over by an earlier call", str(value._type), "use the tensor that call returned")
-    return array if array.flags.c_contiguous else np.ascontiguousarray(array).reshape(array.shape)
-
-
-def _result(array: np.ndarray, type_: TensorType) -> Value:
-    array.setflags(write=False)
-    return new_value(array, type_)
-
-
-def _hand_over(found: _Trace, operands: Sequence[Value], arrays: list[np.ndarray]) -> None:
-    """Take donated arrays for good; what somebody else can still see is copied first."""
-    reused = {a for a in found.executable.aliases if a is not None}  # type: ignore[union-attr]
-    for i in found.donated:
-        value, operands_data = operands[i], operands[i]._data
-        if i in reused:
-            shared = operands_data is None or arrays[i] is not operands_data
-            del operands_data
-            if not shared:
-                arrays[i] = None  # type: ignore[call-overload]
-                if sys.getrefcount(value._data) > OWN_REFERENCES or value._data.base is not None:
-                    arrays[i] = value._data.copy()
-                else:
-                    arrays[i] = value._data
-        value._data = None
+        return found.executable(operands)
 
 
 def _signature(leaves: list[Any]) -> tuple[list[Value | None], tuple[Any, ...]]:
@@ -243,14 +245,10 @@ def _both_ways(function: Callable[..., Any], numbers: tuple[int, ...], names: tu
     return numbers, names
 
 
-# ------------------------------------------------------------------- heavy ops of eager mode run their own kernels
-
-SMALL_WORK = 1 << 16  # multiply-adds below which NumPy is as fast
-
-
 def _compiled_call(op: Op, arrays: tuple[np.ndarray, ...], static: dict[str, Any]) -> Any:
-    results = build(static["graph"])([np.ascontiguousarray(a).reshape(a.shape) for a in arrays])
-    return tuple(results)
+    """A jitted function under a tape runs compiled all the same."""
+    graph: Graph = static["graph"]
+    return tuple([v._data for v in build(graph)([wrap(a, t) for a, t in zip(arrays, graph.input_types, strict=True)])])
 
 
 eager.accelerated["call"] = _compiled_call

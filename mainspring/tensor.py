@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from mainspring.base.errors import ArgumentError, DonationError, DTypeError, ShapeError, TraceError, UsageError
+from mainspring.base.errors import ArgumentError, DTypeError, ShapeError, TraceError, UsageError
 from mainspring.interpret.eager import array_of, as_value
 from mainspring.ir.bind import Value, new_value, set_value_class
 from mainspring.ops import contract, dlpack, elementwise, indexing, movement, reduce
@@ -90,6 +90,9 @@ class Tensor(Value):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         array = concrete_array(self, "np.asarray(t)")
+        if copy is False and dtype is not None and array.dtype != dtype:
+            raise ArgumentError("np.asarray(t)", "copy", "cannot be False when the dtype changes", f"{array.dtype} to {dtype}",
+                                "copy=None")
         return np.array(array, dtype=dtype) if copy or (dtype is not None and array.dtype != dtype) else array
 
     def __array_namespace__(self, /, *, api_version: str | None = None) -> ModuleType:
@@ -153,7 +156,7 @@ class Tensor(Value):
     def __repr__(self) -> str:
         if self._frame is not None:
             return f"Tensor({self._type}, traced)"
-        if self._data is None:
+        if self._held is None and self._memory is None:
             return f"Tensor({self._type}, donated)"
         shown = self._data.astype(np.float32) if self.dtype is bfloat16 else self._data
         body = np.array2string(shown, separator=", ", prefix="Tensor(")
@@ -257,15 +260,12 @@ def _single(t: Tensor, what: str) -> Any:
 
 
 def concrete_array(t: Value, what: str) -> np.ndarray:
-    """The array of `t`; TraceError when it is traced, DonationError when its buffer was handed over."""
+    """The array of `t`; TraceError when it is traced."""
     if t._frame is not None:
         raise TraceError(what, "t", "a traced tensor has a type but no numbers yet, so Python cannot branch on it or read it",
                          str(t._type),
                          "ms.where(c, a, b) to choose elements; ms.cond, ms.while_loop, ms.scan for control flow; "
                          "static_argnames for a size; or call the function without ms.jit (eager mode)")
-    if t._data is None:
-        raise DonationError(what, "t", "its buffer was handed over by `donate`", str(t._type),
-                            "use the tensor that the call returned")
     return t._data
 
 
@@ -275,8 +275,8 @@ set_value_class(Tensor)
 def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | None = None) -> Tensor:
     """`obj` (a tensor, array, Python number, nested sequence, or anything with DLPack or the buffer protocol) as a Tensor.
 
-    Python floats become float32, ints int64. The data is copied unless `obj` is a Tensor; with ``copy=False`` an array's
-    memory is shared, and what cannot be shared raises.
+    Python floats become float32, ints int64. The data is copied unless `obj` is a Tensor, which is immutable and comes back
+    as it is; with ``copy=False`` an array's memory is shared, and what cannot be shared raises.
     """
     require_device(device, "asarray")
     wanted = None if dtype is None else as_dtype(dtype, "asarray")
@@ -318,6 +318,8 @@ def _shared(obj: Any) -> Value:
 
 def from_numpy(array: np.ndarray) -> Tensor:
     """A tensor that shares the memory of `array`, which must not be changed afterwards."""
+    if not isinstance(array, np.ndarray):
+        raise ArgumentError("from_numpy", "array", "must be a NumPy array", type(array).__name__, "ms.asarray(x)")
     view = array.view()
     view.setflags(write=False)
     return new_value(view, TensorType(array.shape, as_dtype(array.dtype, "from_numpy")))  # type: ignore[return-value]

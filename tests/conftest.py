@@ -26,7 +26,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write what the tests got into tests/golden/ instead of comparing")
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden/ instead of comparing with it")
 
 
 @pytest.fixture

@@ -120,6 +120,9 @@ def _checked_tangent(primal: Any, tangent: Any) -> Value:
 
 def jvp(function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
     """Forward mode: ``(function(*primals), J · tangents)``. Both are sequences of trees of equal structure."""
+    if not isinstance(primals, Sequence) or not isinstance(tangents, Sequence):
+        raise TreeError("jvp", "primals", "primals and tangents must be sequences, one tree for each argument",
+                        f"{type(primals).__name__} and {type(tangents).__name__}", "ms.jvp(f, (x,), (dx,))")
     primals, tangents = tuple(primals), tuple(tangents)
     primal_leaves, treedef = tree.flatten(primals)
     tangent_leaves, tangent_def = tree.flatten(tangents)
@@ -154,7 +157,7 @@ def value_and_grad(function: Callable[..., Any], argnums: int | tuple[int, ...] 
         leaves = tree.leaves([args[n] for n in numbers])
         if leaves and not any(map(is_float, leaves)):
             kinds = ", ".join(str(getattr(leaf, "dtype", type(leaf).__name__)) for leaf in leaves[:4])
-            raise GradientError("grad", "argnums", "the argument must hold at least one float: integers and bools have no gradient", kinds,
+            raise GradientError("grad", "argnums", "the argument must hold a float: integers and bools have no gradient", kinds,
                                 "ms.grad(f)(ms.astype(x, ms.float32))")
 
         def partial(*chosen: Any) -> Any:

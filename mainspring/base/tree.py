@@ -66,6 +66,11 @@ def _dataclass_fields(kind: type) -> _Fields:
     return found
 
 
+def static_names(kind: type) -> tuple[str, ...]:
+    """Names of the static fields of a dataclass."""
+    return _dataclass_fields(kind).statics
+
+
 def _is_dataclass(kind: type) -> bool:
     return hasattr(kind, "__dataclass_fields__")
 
@@ -81,7 +86,8 @@ def _children(value: Any) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, 
         try:
             keys = tuple(sorted(value))
         except TypeError as error:
-            raise TreeError("tree", "keys", "the keys of a dict must be sortable", str(list(value)), "{'a': x, 'b': y}") from error
+            raise TreeError("tree", "keys", "the keys of a dict must be sortable", str(list(value)),
+                            "{'a': x, 'b': y}") from error
         return keys, tuple(value[k] for k in keys), ()
     if _is_dataclass(kind) and not isinstance(value, type):
         names = _dataclass_fields(kind)
@@ -144,7 +150,7 @@ def leaves(tree: Any) -> list[Any]:
     return flatten(tree)[0]
 
 
-def map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:  # noqa: A001 (tree.map reads well)
+def map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     """Apply `function` to corresponding leaves; every tree must have the structure of the first."""
     first, treedef = flatten(tree)
     columns = [first]
@@ -199,7 +205,8 @@ def leaves_at(treedef: TreeDef, tree: Any) -> list[Any]:
         return [tree]
     parts = _children(tree)
     if parts is None or type(tree) is not treedef.kind or parts[0] != treedef.keys:
-        raise TreeError("tree", "tree", "must have the structure wanted, or None in its place", difference(treedef, flatten(tree)[1]))
+        raise TreeError("tree", "tree", "must have the structure wanted, or None in its place",
+                        difference(treedef, flatten(tree)[1]))
     return [leaf for child, value in zip(treedef.children, parts[1], strict=True) for leaf in leaves_at(child, value)]
 
 

@@ -5,7 +5,8 @@ alone) and batch (both, or kept apart). Legend: m row, n column, k reduced, b ba
 
     pack:  right operand -> panels[b][n / NR][k][NR]                     (its own kernel, all threads)
     tile:  for each MR rows × a group of panels                          (one task)
-             left rows are read in place where they are affine, else copied into rows[MR][K] (a window, a guard, a cast)
+             left rows are read in place where they are affine, else copied: into columns[K][MR] where rows are
+             neighbours in memory (a transposed operand), or into rows[MR][K] (a window, a guard, a cast)
              acc[MR][NR] += left[m][k] · panel[k][n], k in order, in registers
              epilogue on the tile, store
 
@@ -258,12 +259,28 @@ class _Contraction:
         pair = (right, left) if dims.swapped else (left, right)
         step = over(Store((Write(acc, at, multiply_add(*pair, load(acc, at))),)))
         body = self._chained(k, over, acc, at, parts, (step,))
-        inside = s.both(s.compare("lt", m, self.m), s.compare("lt", n, self.n))
-        body.append(over(*self._finish(acc, at, parts, mr * nr, dims.domain, dims.index(b, m, n), inside)))
+        plain = self.chunks == 1 and len(self.group.members) == 1
+        if plain:
+            inside = s.both(s.compare("lt", m, self.m), s.compare("lt", n, self.n))
+            body.append(over(*self._finish(acc, at, parts, mr * nr, dims.domain, dims.index(b, m, n), inside)))
+        else:
+            body += self._by_rows(over, acc, at, parts, (mr, nr), (b, task % tiles, panel))
         stop = s.const(count, int64) if groups == 1 else s.apply("min", first + per_task, count)
         loop = For(panel, first, stop, tuple(body))
-        extra = ([parts] if self.chunks > 1 else []) + scratch
+        extra = ([] if plain else [parts]) + scratch
         return self.nest.kernel("tile", task.attr[1], task, (*prepare, loop), self.group, (acc, *extra), 2 * self.batch * self.m * self.n * self.k)
+
+    def _by_rows(self, over: Callable[..., For], acc: Buffer, at: Expr, parts: Buffer, tile: tuple[int, int], place: tuple[Expr, Expr, Expr]) -> list[Stmt]:
+        """The epilogue as a small loop over the rows of the tile, which lies in the first-level cache by now."""
+        (mr, nr), (b, row_tile, panel) = tile, place
+        i, j = s.var("ei", mr), s.var("ej", nr)
+        m, n = row_tile * mr + i, panel * nr + j
+        keep = [] if self.chunks > 1 else [over(Store((Write(parts, at, load(acc, at)),)))]
+        total = tree([load(parts, i * nr + j + c * mr * nr) for c in range(self.chunks)])
+        stmts = [Let(self.refs[self.root], s.cast(total, self.root.dtype)), *self._epilogue(self.dims.domain, self.dims.index(b, m, n))]
+        rows = s.const(mr, int64) if self.m % mr == 0 else s.apply("min", s.const(mr, int64), self.m - row_tile * mr)
+        columns = s.const(nr, int64) if self.n % nr == 0 else s.apply("min", s.const(nr, int64), self.n - panel * nr)
+        return [*keep, For(i, s.const(0, int64), rows, (For(j, s.const(0, int64), columns, tuple(stmts), "vector"),))]
 
     def _left_rows(self, b: Expr, tile: Expr, mr: int, i: Expr, k: Expr) -> tuple[Expr, list[Stmt], list[Buffer]]:
         """(element of row i at k, statements before, scratch): read in place where its address is affine in row and k."""
@@ -274,6 +291,11 @@ class _Contraction:
         if left.op == "load" and len(left.args) == 1:
             terms, _ = s.affine(left.args[0])
             apart = all(t is k or k not in set(s.walk(t)) for t in terms)
+            if apart and terms.get(k, 0) > 1 and terms.get(i, 0) == 1 and exact:
+                columns, lane = Buffer("columns", self.dtype, mr * self.k, "scratch"), s.var("ri", mr)
+                value = s.substitute(left, lambda e: lane if e is i else None)
+                copy = For(lane, s.const(0, int64), s.const(mr, int64), (Store((Write(columns, k * mr + lane, value),)),), "vector")
+                return load(columns, k * mr + i), [For(k, s.const(0, int64), s.const(self.k, int64), (copy,))], [columns]
             if apart and exact and all(t is i or i not in set(s.walk(t)) for t in terms):
                 return left, [], []
             if apart:

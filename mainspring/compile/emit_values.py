@@ -43,6 +43,7 @@ from mainspring.compile.vectormath.values import (
 from mainspring.ir.scalar import Expr, affine, is_const, show
 from mainspring.types.dtype import int64, uint32
 
+_AFFINE = ("add", "sub", "mul", "floordiv", "mod")
 _TESTS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<="}
 
 LANE_NUMBERS = ir.Constant(ir.VectorType(I8, LANES), list(range(LANES)))
@@ -178,7 +179,7 @@ class Values:
             return x.attr, x.attr
         if x.op == "var":
             return 0, x.attr[1] - 1
-        if x.dtype is not int64 or x.op not in ("add", "sub", "mul", "floordiv", "mod"):
+        if x.dtype is not int64 or x.op not in _AFFINE:
             return unknown
         (a, b), (c, d) = self._range(x.args[0]), self._range(x.args[1])
         if -math.inf in (a, c) or math.inf in (b, d):
@@ -228,7 +229,7 @@ class Values:
         strides = [self.stride(a) for a in x.args]
         if not any(s != 0 for s in strides):
             return 0
-        if x.dtype is not int64 or x.op not in ("add", "sub", "mul", "floordiv", "mod"):
+        if x.dtype is not int64 or x.op not in _AFFINE:
             return None
         first, second = strides
         if first is None or second is None:
@@ -241,11 +242,11 @@ class Values:
         return int(x.op == "mod") if first == 1 and _within_period(x, chunk) else None
 
     def _from_first(self, x: Expr) -> bool:
-        """Whether `x` follows from the scalars of lane 0 of its arguments: an equal quotient, an index beside a scalar."""
+        """Whether `x` follows from lane 0 of its arguments: the same in all lanes, or an index beside a scalar."""
         if self.chunk is None or not x.args or x.args[0].dtype is not int64:
             return False
-        if x.op == "floordiv":
-            return self.stride(x) == 0 and self.stride(x.args[0]) != 0
+        if x.op in _AFFINE:
+            return self.stride(x) == 0 and any(self.stride(a) != 0 for a in x.args)
         return x.op in _TESTS and {self.stride(a) for a in x.args} == {0, 1}
 
     def _lane_test(self, x: Expr, a: Value, c: Value) -> Value:

@@ -6,6 +6,7 @@ Rules are a table: op name -> function(node) -> replacement or None; the driver 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -48,7 +49,7 @@ def inline(of: Graph, kept: frozenset[str] = frozenset()) -> Graph:
             result = function(*values, **n.static)
             return list(result) if isinstance(result, (tuple, list)) else [result]
 
-        traced = trace(expanded, [i.type for i in n.inputs])  # type: ignore[arg-type, misc]
+        traced = trace(expanded, [i.type for i in n.inputs], literal_size=sys.maxsize)  # type: ignore[arg-type, misc]
         results = splice(inline(traced.graph, kept), n.inputs)
         return results if not isinstance(n.type, TensorType) else results[0]
 

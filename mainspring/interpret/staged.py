@@ -38,6 +38,9 @@ class Frame:
         results = tuple([self.value_of(n) for n in items(made)])
         return results[0] if isinstance(made.type, TensorType) else results
 
+    def _followed(self, value: Value) -> bool:
+        return any(r.wants((value,)) for r in self.recorders)
+
     def value_of(self, of: Node) -> Value:
         return new_value(of, of.type, self)  # type: ignore[arg-type]
 
@@ -45,7 +48,7 @@ class Frame:
         """The node that stands for `value` in this trace; captures it when it comes from outside."""
         if value._frame is self:
             return value._data
-        if value._frame is None and value._type.size <= self.literal_size and not any(r.wants((value,)) for r in self.recorders):
+        if value._frame is None and value._type.size <= self.literal_size and not self._followed(value):
             return constant_node(value._data)
         if value._frame is not None and value._frame not in context.interpreters:
             raise escaped(where)

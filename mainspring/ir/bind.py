@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mainspring.base.errors import DonationError
 from mainspring.ir.op import Op
 from mainspring.types.dtype import DType
 from mainspring.types.shape import Shape, TensorType
@@ -22,13 +23,36 @@ from mainspring.types.shape import Shape, TensorType
 class Value:
     """What ops take and give: a type, and a concrete array or the node of a trace. `ms.Tensor` is its one subclass.
 
-    `_data`: np.ndarray (concrete) or Node; `_frame`: the trace the node belongs to, None when concrete.
+    A result of compiled code begins as memory and an address; its NumPy array is made when somebody asks for it. As long as
+    nobody has asked, nobody else can see the memory, so it may be donated.
+
+    `_held`: np.ndarray (concrete), Node (traced) or None; `_frame`: the trace the node belongs to, None when concrete;
+    `_memory`: what keeps the memory of a compiled result alive; `_address`: of the first element, 0 when not known yet.
     """
 
-    __slots__ = ("__weakref__", "_data", "_frame", "_type")
-    _data: Any
+    __slots__ = ("__weakref__", "_address", "_frame", "_held", "_memory", "_type")
+    _address: int
     _frame: Any
+    _held: Any
+    _memory: Any
     _type: TensorType
+
+    @property
+    def _data(self) -> Any:
+        """The array or node; DonationError when the buffer was handed over."""
+        if self._held is None:
+            self._held = self._as_array()
+        return self._held
+
+    def _as_array(self) -> Any:
+        if self._memory is None:
+            if self._frame is not None:
+                return None  # abstract: a type without data
+            raise DonationError("tensor", "x", "its buffer was handed over by `donate`", str(self._type), "use the tensor that the call returned")
+        base = self._memory.__array_interface__["data"][0]
+        array: np.ndarray = np.ndarray(self._type.shape, self._type.dtype.numpy, self._memory, self._address - base)
+        array.setflags(write=False)
+        return array
 
     @property
     def shape(self) -> Shape:
@@ -88,7 +112,14 @@ def set_value_class(kind: type[Value]) -> None:
 def new_value(data: Any, type_: TensorType, frame: Any = None) -> Value:
     """A value holding `data`."""
     value = object.__new__(_value_class)
-    value._data, value._type, value._frame = data, type_, frame
+    value._held, value._type, value._frame, value._memory, value._address = data, type_, frame, None, 0
+    return value
+
+
+def memory_value(memory: np.ndarray, address: int, type_: TensorType) -> Value:
+    """A concrete value whose elements lie at `address` within `memory`, which nobody else refers to there."""
+    value = object.__new__(_value_class)
+    value._held, value._type, value._frame, value._memory, value._address = None, type_, None, memory, address
     return value
 
 

@@ -1,4 +1,4 @@
-"""Graph text: with this you can read a graph (`show`), write one by hand, and get the same object back: ``parse(show(g)) is g``.
+"""Graph text: with this you can read a graph (`show`) and write one by hand; ``parse(show(g)) is g``.
 
     graph(%0: float32[2, 3], %1: float32[3]) {
       %2 = broadcast_to(%1, shape=(2, 3)) : float32[2, 3]
@@ -121,8 +121,11 @@ def _array_of(type_: TensorType, numbers: Iterable[str]) -> np.ndarray:
 
 # -------------------------------------------------------------------------------------------------------- parser
 
-_TOKEN = re.compile(r"""(?P<skip>[ \t\r]+|\#[^\n]*)|(?P<line>\n)|(?P<ref>%\d+)|(?P<graph>@\d+)|(?P<string>"(?:[^"\\\n]|\\.)*")
-    |(?P<number>-?(?:inf\b|nan\b|\d+(?:\.\d*)?(?:[eE][+-]?\d+)?))|(?P<name>[A-Za-z_]\w*)|(?P<mark>[()\[\]{}:,=@])|(?P<bad>.)""", re.VERBOSE)
+_TOKEN = re.compile(
+    r"""(?P<skip>[ \t\r]+|\#[^\n]*)|(?P<line>\n)|(?P<ref>%\d+)|(?P<graph>@\d+)|(?P<string>"(?:[^"\\\n]|\\.)*")
+    |(?P<number>-?(?:inf\b|nan\b|\d+(?:\.\d*)?(?:[eE][+-]?\d+)?))|(?P<name>[A-Za-z_]\w*)|(?P<mark>[()\[\]{}:,=@])|(?P<bad>.)""",
+    re.VERBOSE,
+)
 _WORDS = {"None": None, "True": True, "False": False}
 
 
@@ -153,7 +156,9 @@ class _Parser:
 
     def fail(self, rule: str, token: tuple[str, str, int] | None = None) -> GraphError:
         _, word, line = self.tokens[self.place] if token is None else token
-        return GraphError("parse", f"line {line}", rule, f"{word!r} in: {self.lines[line - 1].strip()}", "%2 = add(%0, %1) : float32[2, 3]")
+        return GraphError(
+            "parse", f"line {line}", rule, f"{word!r} in: {self.lines[line - 1].strip()}", "%2 = add(%0, %1) : float32[2, 3]"
+        )
 
     def peek(self) -> str:
         kind, word, _ = self.tokens[self.place]

@@ -39,12 +39,15 @@ def _expanded(op: Op) -> str:
 
 
 #: The legality table: what each stage, and those after it, no longer allow.
-STAGES: dict[str, Stage] = {stage.name: stage for stage in (
-    Stage("graph", _table()),  # as traced or parsed
-    Stage("inlined", _table(_INLINE)),
-    Stage("simplified", _table(_INLINE, _NAMES)),
-    Stage("expanded", _expanded),
-)}
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage("graph", _table()),  # as traced or parsed
+        Stage("inlined", _table(_INLINE)),
+        Stage("simplified", _table(_INLINE, _NAMES)),
+        Stage("expanded", _expanded),
+    )
+}
 
 
 def verify(of: Graph, stage: str = "graph", after: str = "", templates: Collection[str] = ()) -> Graph:
@@ -94,7 +97,11 @@ def _wrong_with(n: Node, inputs: set[Node], stage: Stage, templates: Collection[
     if OPS.get(n.op.name) is not n.op:
         return "the op is not the one registered under its name"
     if (n.op is INPUT) != (n in inputs):
-        return "the graph is not closed: this input is not among its inputs" if n.op is INPUT else "an input of a graph must be a node of op input"
+        return (
+            "the graph is not closed: this input is not among its inputs"
+            if n.op is INPUT
+            else "an input of a graph must be a node of op input"
+        )
     several = next((i for i in n.inputs if not isinstance(i.type, TensorType)), None)
     if several is not None and n.op is not ITEM:
         return f"an operand must be one tensor, not the tuple {show_type(several.type)}"
@@ -128,4 +135,3 @@ def neighbourhood(of: Graph, around: Node, users: int = 3) -> str:
     if around.source:
         lines.append(f"    from: {around.source}")
     return "\n".join(["", *lines])
-

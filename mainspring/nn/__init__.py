@@ -14,6 +14,7 @@ from mainspring.nn.attention import FeedForward, KeyValueCache, MultiHeadAttenti
 from mainspring.nn.container import Sequential
 from mainspring.nn.layers import (
     Activation,
+    AdaptiveAvgPool,
     AvgPool,
     Conv1d,
     Conv2d,
@@ -65,6 +66,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "Activation",
+    "AdaptiveAvgPool",
     "AvgPool",
     "BatchNorm",
     "Conv1d",

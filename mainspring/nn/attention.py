@@ -48,7 +48,8 @@ class KeyValueCache:
         capacity, added = self.keys.shape[1], keys.shape[1]
         used = 0 if self.length._frame is not None else int(self.length._data)  # a traced length cannot be checked
         if used + added > capacity:
-            raise ShapeError("KeyValueCache", "keys", f"the cache has room for {capacity} positions", f"{used} + {added} positions",
+            raise ShapeError("KeyValueCache", "keys", f"the cache has room for {capacity} positions",
+                             f"{used} + {added} positions",
                              "model.cache(batch, capacity=1024)")
         start = (0, self.length, 0, 0)
         return KeyValueCache(dynamic_update_slice(self.keys, keys, start), dynamic_update_slice(self.values, values, start),
@@ -73,10 +74,10 @@ class MultiHeadAttention(Module):
     random = True
 
     @classmethod
-    def create(cls, key: Any, size: int, heads: int, *, kv_heads: int | None = None, head_size: int | None = None, causal: bool = False,
-               rotary: bool = False, rotary_base: float = 10000.0, bias: bool = True, dropout: float = 0.0,
-               weight_init: init.Initializer = init.lecun_normal, out_init: init.Initializer | None = None,
-               dtype: Any = float32) -> MultiHeadAttention:
+    def create(cls, key: Any, size: int, heads: int, *, kv_heads: int | None = None, head_size: int | None = None,
+               causal: bool = False, rotary: bool = False, rotary_base: float = 10000.0, bias: bool = True,
+               dropout: float = 0.0, weight_init: init.Initializer = init.lecun_normal,
+               out_init: init.Initializer | None = None, dtype: Any = float32) -> MultiHeadAttention:
         """A layer of width `size`.
 
         Args:
@@ -87,8 +88,10 @@ class MultiHeadAttention(Module):
         """
         kv_heads = heads if kv_heads is None else kv_heads
         if heads < 1 or kv_heads < 1 or heads % kv_heads or (head_size is None and size % heads):
-            raise ShapeError("MultiHeadAttention", "heads", "kv_heads must divide heads, and heads the size (or give head_size)",
-                             f"size={size}, heads={heads}, kv_heads={kv_heads}", "nn.MultiHeadAttention.create(key, 128, 4, kv_heads=2)")
+            raise ShapeError("MultiHeadAttention", "heads",
+                             "kv_heads must divide heads, and heads the size (or give head_size)",
+                             f"size={size}, heads={heads}, kv_heads={kv_heads}",
+                             "nn.MultiHeadAttention.create(key, 128, 4, kv_heads=2)")
         width = size // heads if head_size is None else head_size
         first, second = keys_for(key, 2)
         qkv = Linear.create(first, size, (heads + 2 * kv_heads) * width, bias=bias, weight_init=weight_init, dtype=dtype)
@@ -119,9 +122,10 @@ class MultiHeadAttention(Module):
         return KeyValueCache.create(batch, capacity, self.kv_heads, self.head_size, dtype)
 
     def decode(self, x: Any, cache: KeyValueCache) -> tuple[Any, KeyValueCache]:
-        """``(y, cache)``: the output for the next L positions x (B, L, C), which see those in `cache`, and the cache with them."""
+        """``(y, cache)``: the output for the next L positions x (B, L, C), which see those in `cache`; the cache with them."""
         if not self.causal:
-            raise ArgumentError("decode", "self", "needs a causal layer", "causal=False", "nn.MultiHeadAttention.create(key, 128, 4, causal=True)")
+            raise ArgumentError("decode", "self", "needs a causal layer", "causal=False",
+                                "nn.MultiHeadAttention.create(key, 128, 4, causal=True)")
         place = iota(x.shape[1]) + cache.length
         q, k, v = self._projected(x, place)
         grown = cache.append(k, v)
@@ -203,8 +207,10 @@ class TransformerBlock(Module):
     random = True
 
     @classmethod
-    def create(cls, key: Any, size: int, heads: int, *, kv_heads: int | None = None, hidden: int | None = None, causal: bool = True,
-               rotary: bool = False, norm: Any = LayerNorm, activation: Callable[[Any], Any] = composed.gelu, gated: bool = False,
+    def create(cls, key: Any, size: int, heads: int, *, kv_heads: int | None = None, hidden: int | None = None,
+               causal: bool = True,
+               rotary: bool = False, norm: Any = LayerNorm, activation: Callable[[Any], Any] = composed.gelu,
+               gated: bool = False,
                bias: bool = True, dropout: float = 0.0, weight_init: init.Initializer = init.lecun_normal,
                out_init: init.Initializer | None = None, dtype: Any = float32) -> TransformerBlock:
         """A block of width `size`.
@@ -216,16 +222,19 @@ class TransformerBlock(Module):
             weight_init, out_init: initializers; `out_init` is that of the two weights that lead back into the residual stream.
         """
         first, second = keys_for(key, 2)
-        attended = MultiHeadAttention.create(first, size, heads, kv_heads=kv_heads, causal=causal, rotary=rotary, bias=bias, dropout=dropout,
+        attended = MultiHeadAttention.create(first, size, heads, kv_heads=kv_heads, causal=causal, rotary=rotary, bias=bias,
+                                             dropout=dropout,
                                              weight_init=weight_init, out_init=out_init, dtype=dtype)
-        fed = FeedForward.create(second, size, 4 * size if hidden is None else hidden, gated=gated, activation=activation, bias=bias,
+        fed = FeedForward.create(second, size, 4 * size if hidden is None else hidden, gated=gated, activation=activation,
+                                 bias=bias,
                                  weight_init=weight_init, out_init=out_init, dtype=dtype)
         return cls(norm.create(size, dtype=dtype), attended, norm.create(size, dtype=dtype), fed, dropout)
 
     def __call__(self, x: Any, *, mask: Any = None, positions: Any = None, key: Any = None) -> Any:
         """The output for x (B, L, C); `mask` and `positions` as in `MultiHeadAttention`, `key` turns dropout on."""
         weights, first, second = keys_for(key, 3)
-        x = x + composed.dropout(self.attention(self.norm1(x), mask=mask, positions=positions, key=weights), self.dropout, first)
+        x = x + composed.dropout(self.attention(self.norm1(x), mask=mask, positions=positions, key=weights), self.dropout,
+                                 first)
         return x + composed.dropout(self.feed_forward(self.norm2(x)), self.dropout, second)
 
     def cache(self, batch: int, capacity: int, dtype: Any = float32) -> KeyValueCache:

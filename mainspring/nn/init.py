@@ -21,7 +21,8 @@ from mainspring.types.dtype import as_dtype, float32, float64
 
 Initializer = Callable[..., Any]
 
-__all__ = ["constant", "fans", "gain", "kaiming_normal", "kaiming_uniform", "lecun_normal", "lecun_uniform", "normal", "ones", "orthogonal",
+__all__ = ["constant", "fans", "gain", "kaiming_normal", "kaiming_uniform", "lecun_normal", "lecun_uniform", "normal", "ones",
+           "orthogonal",
            "truncated_normal", "uniform", "xavier_normal", "xavier_uniform", "zeros"]
 
 
@@ -55,7 +56,7 @@ def uniform(key: Any, shape: Sequence[int], dtype: Any = float32, *, low: float 
 
 
 def truncated_normal(key: Any, shape: Sequence[int], dtype: Any = float32, *, std: float = 1.0, bound: float = 2.0) -> Any:
-    """Normal numbers within `bound` standard deviations, by the inverse distribution function; `std` is that before truncation."""
+    """Normal numbers within `bound` standard deviations, by the inverse distribution function; `std` is before truncation."""
     edge = math.erf(bound / math.sqrt(2.0))
     drawn = erfinv((random.uniform(key, tuple(shape)) * 2.0 - 1.0) * edge)
     return _as(drawn * (std * math.sqrt(2.0)), dtype)
@@ -64,7 +65,8 @@ def truncated_normal(key: Any, shape: Sequence[int], dtype: Any = float32, *, st
 def fans(shape: Sequence[int]) -> tuple[int, int]:
     """(fan-in, fan-out) of a weight of `shape`, which has 2 dims or more."""
     if len(shape) < 2:
-        raise ShapeError("init", "shape", "must have 2 dims or more for an initializer that looks at fan-in", str(tuple(shape)), "(in, out)")
+        raise ShapeError("init", "shape", "must have 2 dims or more for an initializer that looks at fan-in", str(tuple(shape)),
+                         "(in, out)")
     window = math.prod(shape[:-2])
     return window * shape[-2], window * shape[-1]
 
@@ -73,11 +75,12 @@ GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5.0 / 3.0, "relu": math.sqrt(2.0
 
 
 def gain(nonlinearity: str, slope: float = 0.01) -> float:
-    """The factor of a weight's standard deviation that suits what follows it: PyTorch's table; `slope` is that of "leaky_relu"."""
+    """The factor of a weight's standard deviation that suits what follows: PyTorch's table; `slope` is for "leaky_relu"."""
     if nonlinearity == "leaky_relu":
         return math.sqrt(2.0 / (1.0 + slope * slope))
     if nonlinearity not in GAINS:
-        raise ArgumentError("gain", "nonlinearity", f"must be one of {', '.join(GAINS)}, leaky_relu", repr(nonlinearity), 'gain("relu")')
+        raise ArgumentError("gain", "nonlinearity", f"must be one of {', '.join(GAINS)}, leaky_relu", repr(nonlinearity),
+                            'gain("relu")')
     return GAINS[nonlinearity]
 
 
@@ -98,12 +101,14 @@ def xavier_normal(key: Any, shape: Sequence[int], dtype: Any = float32, *, gain:
     return _scaled("normal", key, shape, dtype, gain**2 * 2.0 / sum(fans(shape)))
 
 
-def kaiming_uniform(key: Any, shape: Sequence[int], dtype: Any = float32, *, gain: float = math.sqrt(2.0), fan: str = "in") -> Any:
+def kaiming_uniform(key: Any, shape: Sequence[int], dtype: Any = float32, *, gain: float = math.sqrt(2.0),
+                    fan: str = "in") -> Any:
     """Variance gain² / fan-in (or fan-out), uniform (He et al., 2015, equation 10)."""
     return _scaled("uniform", key, shape, dtype, gain**2 / fans(shape)[fan != "in"])
 
 
-def kaiming_normal(key: Any, shape: Sequence[int], dtype: Any = float32, *, gain: float = math.sqrt(2.0), fan: str = "in") -> Any:
+def kaiming_normal(key: Any, shape: Sequence[int], dtype: Any = float32, *, gain: float = math.sqrt(2.0),
+                   fan: str = "in") -> Any:
     """Variance gain² / fan-in (or fan-out), normal (He et al., 2015, equation 10)."""
     return _scaled("normal", key, shape, dtype, gain**2 / fans(shape)[fan != "in"])
 
@@ -129,7 +134,7 @@ def orthogonal(key: Any, shape: Sequence[int], dtype: Any = float32, *, gain: fl
     """
     rows, columns = math.prod(shape[:-1]), shape[-1]
     fans(shape)
-    x = cast_to(random.normal(key, (max(rows, columns), min(rows, columns))), float64)
+    x: Any = cast_to(random.normal(key, (max(rows, columns), min(rows, columns))), float64)
     x = x * broadcast(rsqrt(reduce.sum(square(x))), x.shape)
     for _ in range(ORTHOGONAL_STEPS):
         x = x * 1.5 - matmul(x, matmul(matrix_transpose(x), x)) * 0.5

@@ -39,7 +39,8 @@ class Linear(Module):
     bias: Any = None
 
     @classmethod
-    def create(cls, key: Any, in_size: int, out_size: int, *, bias: bool = True, weight_init: init.Initializer = init.lecun_normal,
+    def create(cls, key: Any, in_size: int, out_size: int, *, bias: bool = True,
+               weight_init: init.Initializer = init.lecun_normal,
                dtype: Any = float32) -> Linear:
         """A layer from `in_size` to `out_size` features; the bias begins at 0."""
         _require_positive("Linear", in_size=in_size, out_size=out_size)
@@ -70,15 +71,18 @@ class _Conv(Module):
     dims: ClassVar[int] = 0
 
     @classmethod
-    def create(cls, key: Any, in_channels: int, out_channels: int, window: Extents, *, stride: Extents = 1, padding: Any = "valid",
+    def create(cls, key: Any, in_channels: int, out_channels: int, window: Extents, *, stride: Extents = 1,
+               padding: Any = "valid",
                dilation: Extents = 1, groups: int = 1, bias: bool = True, weight_init: init.Initializer = init.kaiming_normal,
                dtype: Any = float32) -> Any:
         """A layer from `in_channels` to `out_channels`; the bias begins at 0."""
         _require_positive(cls.__name__, in_channels=in_channels, out_channels=out_channels, groups=groups)
         if in_channels % groups or out_channels % groups:
-            raise ShapeError(cls.__name__, "groups", "must divide the channels, in and out", f"{groups} for {in_channels} -> {out_channels}")
+            raise ShapeError(cls.__name__, "groups", "must divide the channels, in and out",
+                             f"{groups} for {in_channels} -> {out_channels}")
         shape = (*_window(cls, window), *cls._channels(in_channels, out_channels, groups))
-        return cls(weight_init(key, shape, dtype), init.zeros(None, (out_channels,), dtype) if bias else None, _hashable(stride),
+        return cls(weight_init(key, shape, dtype), init.zeros(None, (out_channels,), dtype) if bias else None,
+                   _hashable(stride),
                    _hashable(padding), _hashable(dilation), groups)
 
     @classmethod
@@ -95,7 +99,8 @@ def _window(layer: type, window: Extents) -> tuple[int, ...]:
     dims: int = layer.dims  # type: ignore[attr-defined]
     extents = tuple(window) if isinstance(window, Sequence) else (window,) * dims
     if len(extents) != dims:
-        raise ArgumentError(layer.__name__, "window", f"must be an int, or {dims} of them", str(window), f"{layer.__name__}.create(key, 3, 16, 3)")
+        raise ArgumentError(layer.__name__, "window", f"must be an int, or {dims} of them", str(window),
+                            f"{layer.__name__}.create(key, 3, 16, 3)")
     return extents
 
 
@@ -125,7 +130,8 @@ class _ConvTranspose(_Conv):
     output_padding: Any = static(default=0)
 
     @classmethod
-    def create(cls, key: Any, in_channels: int, out_channels: int, window: Extents, *, output_padding: Extents = 0, padding: Any = 0,
+    def create(cls, key: Any, in_channels: int, out_channels: int, window: Extents, *, output_padding: Extents = 0,
+               padding: Any = 0,
                **options: Any) -> Any:
         """As `Conv2d.create`; `output_padding` adds places at the high end."""
         made = super().create(key, in_channels, out_channels, window, padding=padding, **options)
@@ -188,7 +194,8 @@ class AvgPool(Module):
 
     def __call__(self, x: Any) -> Any:
         """(batch, *spatial, channels) to (batch, *places, channels)."""
-        return pooling.avg_pool(x, self.window, stride=self.stride, padding=self.padding, count_include_pad=self.count_include_pad)
+        return pooling.avg_pool(x, self.window, stride=self.stride, padding=self.padding,
+                                count_include_pad=self.count_include_pad)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +205,17 @@ class GlobalAvgPool(Module):
     def __call__(self, x: Any) -> Any:
         """(batch, *spatial, channels) to (batch, channels)."""
         return pooling.global_avg_pool(x)
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptiveAvgPool(Module):
+    """`ms.adaptive_avg_pool`: means over `places` blocks along each spatial dim."""
+
+    places: Any = static()
+
+    def __call__(self, x: Any) -> Any:
+        """(batch, *spatial, channels) to (batch, *places, channels)."""
+        return pooling.adaptive_avg_pool(x, self.places)
 
 
 # ----------------------------------------------------------------------------------------------- functions, indices
@@ -243,7 +261,8 @@ class Embedding(Module):
     weight: Any
 
     @classmethod
-    def create(cls, key: Any, entries: int, width: int, *, weight_init: init.Initializer | None = None, dtype: Any = float32) -> Embedding:
+    def create(cls, key: Any, entries: int, width: int, *, weight_init: init.Initializer | None = None,
+               dtype: Any = float32) -> Embedding:
         """A table of `entries` rows; by default normal with standard deviation 1 / √width."""
         _require_positive("Embedding", entries=entries, width=width)
         shape = (entries, width)

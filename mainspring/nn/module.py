@@ -9,8 +9,9 @@ It gives the output and the module itself with its buffers brought up to date (`
 without buffers comes back unchanged. So a training step stays a pure function: the new model is part of what the loss
 returns beside its value (``has_aux=True``).
 
-To write a module without buffers, define ``__call__(self, x)`` (and ``random = True`` with ``__call__(self, x, *, key=None)`` if it
-draws random numbers). To write one that holds modules with buffers, derive from `Stateful` and define `forward` instead:
+To write a module without buffers, define ``__call__(self, x)``; if it draws random numbers, ``random = True`` and
+``__call__(self, x, *, key=None)``. To write one that holds modules with buffers, derive from `Stateful` and define `forward`
+instead:
 
     @dataclass(frozen=True, eq=False)
     class Residual(nn.Stateful):
@@ -24,6 +25,7 @@ draws random numbers). To write one that holds modules with buffers, derive from
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from mainspring.autodiff.reverse import is_float
@@ -31,14 +33,15 @@ from mainspring.base import tree
 from mainspring.ops.random import split
 
 
+def _undefined(self: Module, *args: Any, **keywords: Any) -> Any:
+    raise NotImplementedError(f"{type(self).__name__} defines neither __call__ nor forward")
+
+
 class Module:
     """The base of all modules; derive frozen dataclasses with ``eq=False`` from it."""
 
     random: ClassVar[bool] = False  # whether __call__ takes `key`
-
-    def __call__(self, x: Any, **keywords: Any) -> Any:
-        """The output for `x`."""
-        raise NotImplementedError(f"{type(self).__name__} defines neither __call__ nor forward")
+    __call__: Callable[..., Any] = _undefined  # the output for an input; each module has its own arguments
 
     def forward(self, x: Any, *, training: bool = False, key: Any = None) -> tuple[Any, Any]:
         """``(y, module)``: the output, and this module with its buffers brought up to date when `training`."""

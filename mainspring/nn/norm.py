@@ -71,7 +71,8 @@ class GroupNorm(Module):
     def create(cls, channels: int, groups: int, *, eps: float = 1e-5, dtype: Any = float32) -> GroupNorm:
         """Weights 1 and biases 0; `groups` divides `channels`."""
         if groups < 1 or channels % groups:
-            raise ShapeError("GroupNorm", "groups", "must divide the channels", f"{groups} for {channels}", "nn.GroupNorm.create(32, 8)")
+            raise ShapeError("GroupNorm", "groups", "must divide the channels", f"{groups} for {channels}",
+                             "nn.GroupNorm.create(32, 8)")
         return cls(init.ones(None, (channels,), dtype), init.zeros(None, (channels,), dtype), groups, eps)
 
     def __call__(self, x: Any) -> Any:
@@ -84,8 +85,9 @@ class GroupNorm(Module):
 class BatchNorm(Stateful):
     """`ms.batch_norm` of (batch, *spatial, channels): batch statistics in training, running ones in evaluation.
 
-    Fields: weight, bias (channels,); the buffers mean and var (channels,), at least float32. ``forward(x, training=True)`` gives the
-    module with mean ← (1 - momentum) · mean + momentum · batch mean, and var likewise from the unbiased variance, as PyTorch.
+    Fields: weight, bias (channels,); the buffers mean and var (channels,), at least float32. ``forward(x, training=True)``
+    gives the module with mean ← (1 - momentum) · mean + momentum · batch mean, and var likewise from the unbiased variance,
+    as in PyTorch.
     """
 
     weight: Any
@@ -115,5 +117,5 @@ class BatchNorm(Stateful):
         return y, replace(self, mean=self._running(self.mean, mean, 1.0), var=self._running(self.var, var, count / (count - 1)))
 
     def _running(self, old: Any, batch: Any, factor: float) -> Any:
-        fresh = cast_to(stop_gradient(batch), old.dtype) * (factor * self.momentum)
-        return stop_gradient(old) * (1.0 - self.momentum) + fresh
+        fresh: Any = cast_to(stop_gradient(batch), old.dtype)
+        return stop_gradient(old) * (1.0 - self.momentum) + fresh * (factor * self.momentum)

@@ -1,4 +1,4 @@
-"""Recurrent layers over (batch, time, features), as scans: one matrix product for the inputs of all steps, one a step for the state.
+"""Recurrent layers over (batch, time, features), as scans: one product for the inputs of all steps, one a step for the state.
 
 Gate order is PyTorch's: LSTM i, f, g, o; GRU r, z, n. Weights are [in, out]: transposes of PyTorch's.
 """
@@ -48,7 +48,8 @@ class LSTMCell(Module):
         """Weights and biases uniform within ±1 / √hidden."""
         a, b, c = keys_for(key, 3)
         draw = _uniform(hidden)
-        return cls(draw(a, (in_size, 4 * hidden), dtype), draw(b, (hidden, 4 * hidden), dtype), draw(c, (4 * hidden,), dtype) if bias else None)
+        return cls(draw(a, (in_size, 4 * hidden), dtype), draw(b, (hidden, 4 * hidden), dtype),
+                   draw(c, (4 * hidden,), dtype) if bias else None)
 
     def projected(self, x: Any) -> Any:
         """The input's share of the gates for all steps: (time, batch, in) to (time, batch, 4H)."""
@@ -78,8 +79,8 @@ class GRUCell(Module):
     """One step of a gated recurrent unit (Cho et al., 2014, in PyTorch's form). The state is h, (batch, H).
 
     Fields: input_weight (in, 3H), hidden_weight (H, 3H), bias (3H,) or None, hidden_bias (H,) or None; columns in the order
-    r, z, n: n = tanh(x_n + σ(r) · (h · W_n + hidden_bias)), h ← (1 - σ(z)) · n + σ(z) · h. Of PyTorch's two biases those of r and z
-    are added into one; `hidden_bias` is b_hn.
+    r, z, n: n = tanh(x_n + σ(r) · (h · W_n + hidden_bias)), h ← (1 - σ(z)) · n + σ(z) · h. Of PyTorch's two biases those of r
+    and z are added into one; `hidden_bias` is b_hn.
     """
 
     input_weight: Any
@@ -126,22 +127,28 @@ class _Recurrent(Module):
     random = True
 
     @classmethod
-    def _create(cls, cell: Any, key: Any, in_size: int, hidden: int, layers: int, bidirectional: bool, bias: bool, dropout: float,
+    def _create(cls, cell: Any, key: Any, in_size: int, hidden: int, layers: int, bidirectional: bool, bias: bool,
+                dropout: float,
                 dtype: Any) -> Any:
         ways = 2 if bidirectional else 1
         keys = iter(keys_for(key, layers * ways))
         sizes = [in_size] + [hidden * ways] * (layers - 1)
-        return cls(tuple(tuple(cell.create(next(keys), size, hidden, bias=bias, dtype=dtype) for _ in range(ways)) for size in sizes), dropout)
+        return cls(tuple(tuple(cell.create(next(keys), size, hidden, bias=bias,
+                                           dtype=dtype) for _ in range(ways)) for size in sizes), dropout)
 
     def __call__(self, x: Any, *, key: Any = None) -> Any:
         """(batch, time, in) to (batch, time, H), or 2H when bidirectional; `key` turns dropout between layers on."""
         return self.run(x, key=key)[0]
 
     def run(self, x: Any, state: Any = None, *, key: Any = None) -> tuple[Any, Any]:
-        """``(y, state)``: the outputs and the last states, a tuple (layers) of tuples (directions); so is `state`, zeros by default."""
+        """``(y, state)``: the outputs and the last states, a tuple (layers) of tuples (directions).
+
+        `state` is what an earlier call gave; zeros by default.
+        """
         value = as_value(x, type(self).__name__)
         if value.ndim != 3 or value.shape[-1] != self.cells[0][0].input_weight.shape[0]:
-            raise ShapeError(type(self).__name__, "x", f"must be (batch, time, {self.cells[0][0].input_weight.shape[0]})", str(value.shape))
+            raise ShapeError(type(self).__name__, "x", f"must be (batch, time, {self.cells[0][0].input_weight.shape[0]})",
+                             str(value.shape))
         keys = keys_for(key, len(self.cells))
         y, final = permute_dims(value, (1, 0, 2)), []
         for number, cells in enumerate(self.cells):
@@ -165,7 +172,7 @@ class LSTM(_Recurrent):
     @classmethod
     def create(cls, key: Any, in_size: int, hidden: int, *, layers: int = 1, bidirectional: bool = False, bias: bool = True,
                dropout: float = 0.0, dtype: Any = float32) -> LSTM:
-        """`layers` layers of `hidden` units, the second and later over the outputs of the one below; `dropout` lies between them."""
+        """`layers` layers of `hidden` units, each over the outputs of the one below; `dropout` lies between them."""
         return cls._create(LSTMCell, key, in_size, hidden, layers, bidirectional, bias, dropout, dtype)
 
 
@@ -175,5 +182,5 @@ class GRU(_Recurrent):
     @classmethod
     def create(cls, key: Any, in_size: int, hidden: int, *, layers: int = 1, bidirectional: bool = False, bias: bool = True,
                dropout: float = 0.0, dtype: Any = float32) -> GRU:
-        """`layers` layers of `hidden` units, the second and later over the outputs of the one below; `dropout` lies between them."""
+        """`layers` layers of `hidden` units, each over the outputs of the one below; `dropout` lies between them."""
         return cls._create(GRUCell, key, in_size, hidden, layers, bidirectional, bias, dropout, dtype)

@@ -44,7 +44,8 @@ def attention(q: Any, k: Any, v: Any, /, *, causal: bool = False, offset: Any = 
     """
     q_BLHD, k_BSKD, v_BSKD = _operands(q, k, v)
     allowed = _allowed(q_BLHD.shape[1], k_BSKD.shape[1], causal, offset, mask)
-    scores_BHLS = _scores(q_BLHD * (1.0 / math.sqrt(q_BLHD.shape[-1]) if scale is None else scale), k_BSKD)
+    # scaling the scores, not q, leaves q a plain view of its projection and becomes part of the softmax kernel
+    scores_BHLS = _scores(q_BLHD, k_BSKD) * (1.0 / math.sqrt(q_BLHD.shape[-1]) if scale is None else scale)
     for name, extra in (("mask", allowed), ("bias", bias)):
         if extra is not None:
             _check_extra(name, as_value(extra, "attention"), scores_BHLS)
@@ -58,9 +59,10 @@ def _operands(q: Any, k: Any, v: Any) -> tuple[Any, Any, Any]:
     values = [as_float(x, "attention") for x in (q, k, v)]
     common = promote(*[x.dtype for x in values], where="attention")
     a, b, c = (cast_to(x, common) for x in values)
-    fits = a.ndim == b.ndim == c.ndim == 4 and a.shape[0] == b.shape[0] and a.shape[3] == b.shape[3] and b.shape[:3] == c.shape[:3]
-    if not fits or not b.shape[2] or a.shape[2] % b.shape[2]:
-        raise ShapeError("attention", "q, k, v", "must be (batch, queries, heads, width) and twice (batch, keys, key heads, width), "
+    four = a.ndim == b.ndim == c.ndim == 4
+    if not four or a.shape[::3] != b.shape[::3] or b.shape[:3] != c.shape[:3] or not b.shape[2] or a.shape[2] % b.shape[2]:
+        raise ShapeError("attention", "q, k, v",
+                         "must be (batch, queries, heads, width) and twice (batch, keys, key heads, width), "
                          "key heads dividing heads", f"{a.shape}, {b.shape}, {c.shape}",
                          "ms.attention(ms.ones((2, 5, 4, 8)), ms.ones((2, 7, 2, 8)), ms.ones((2, 7, 2, 8)))")
     return a, b, c
@@ -69,7 +71,8 @@ def _operands(q: Any, k: Any, v: Any) -> tuple[Any, Any, Any]:
 def _allowed(queries: int, keys: int, causal: bool, offset: Any, mask: Any) -> Any:
     """Where attention is allowed, or None for everywhere."""
     if mask is not None and as_value(mask).dtype.kind != "bool":
-        raise ArgumentError("attention", "mask", "must be bool; add numbers with `bias`", as_value(mask).dtype.name, "mask=scores > 0")
+        raise ArgumentError("attention", "mask", "must be bool; add numbers with `bias`", as_value(mask).dtype.name,
+                            "mask=scores > 0")
     if not causal:
         return mask
     place_L1, place_S = expand_dims(iota(queries), axis=1) + offset, iota(keys)
@@ -79,7 +82,8 @@ def _allowed(queries: int, keys: int, causal: bool, offset: Any, mask: Any) -> A
 
 def _check_extra(name: str, extra: Value, scores: Value) -> None:
     if broadcast_shapes(extra.shape, scores.shape, where="attention") != scores.shape:
-        raise ShapeError("attention", name, "must broadcast to (batch, heads, queries, keys)", f"{extra.shape} for {scores.shape}",
+        raise ShapeError("attention", name, "must broadcast to (batch, heads, queries, keys)",
+                         f"{extra.shape} for {scores.shape}",
                          f"{name}=ms.reshape({name}, (batch, 1, 1, keys))")
 
 
@@ -114,7 +118,8 @@ def rotary(x: Any, /, positions: Any = None, *, base: float = 10000.0) -> Any:
     """
     value = as_float(x, "rotary")
     if value.ndim != 4 or value.shape[-1] % 2:
-        raise ShapeError("rotary", "x", "must be (batch, length, heads, even width)", str(value.shape), "ms.rotary(ms.ones((1, 5, 2, 8)))")
+        raise ShapeError("rotary", "x", "must be (batch, length, heads, even width)", str(value.shape),
+                         "ms.rotary(ms.ones((1, 5, 2, 8)))")
     half = value.shape[-1] // 2
     wide = wide_dtype(value.dtype)
     place = iota(value.shape[1]) if positions is None else as_value(positions, "rotary")

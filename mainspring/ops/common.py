@@ -54,8 +54,11 @@ def scalar_value(x: bool | int | float, dtype: DType, where: str) -> Value:
         info = np.iinfo(dtype.numpy)
         if not info.min <= x <= info.max:
             raise DTypeError(where, "scalar", f"must lie in the range of {dtype.name}", str(x), "ms.astype(x, ms.int64)")
-    with np.errstate(over="ignore"):
-        return wrap(np.asarray(x, dtype=dtype.numpy), TensorType((), dtype))
+    try:
+        with np.errstate(over="ignore"):
+            return wrap(np.asarray(x, dtype=dtype.numpy), TensorType((), dtype))
+    except (OverflowError, ValueError) as error:  # an int beyond every float, or NaN for an integer
+        raise DTypeError(where, "scalar", f"must be a number that {dtype.name} can hold", f"{x!r:.40}: {error}") from error
 
 
 def promoted(where: str, *operands: Any) -> list[Value]:

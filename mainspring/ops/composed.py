@@ -232,9 +232,9 @@ def log_softmax(x: Any, /, *, axis: int = -1) -> Any:
 
 
 def dropout(x: Any, rate: float, /, key: Any = None) -> Any:
-    """`x` with a share `rate` of its elements, drawn from `key`, set to 0 and the rest divided by 1 - rate (Srivastava et al., 2014).
+    """`x` with a share `rate` of its elements, drawn from `key`, set to 0 and the rest divided by 1 - rate.
 
-    Without a `key`, or with rate 0, it gives `x`: evaluation.
+    Srivastava et al., 2014. Without a `key`, or with rate 0, it gives `x`: evaluation.
     """
     if not 0.0 <= rate <= 1.0:
         raise ArgumentError("dropout", "rate", "must lie in [0, 1]", str(rate), "ms.dropout(x, 0.1, key)")

@@ -159,7 +159,8 @@ def tensordot(x1: Any, x2: Any, /, *, axes: int | Sequence[Sequence[int]] = 2) -
         of_a, of_b = tuple(range(a.ndim - axes, a.ndim)), tuple(range(axes))
     else:
         if not isinstance(axes, Sequence) or len(axes) != 2:
-            raise ArgumentError("tensordot", "axes", "must be an int or two sequences of dims", repr(axes), "ms.tensordot(a, b, axes=((1,), (0,)))")
+            raise ArgumentError("tensordot", "axes", "must be an int or two sequences of dims", repr(axes),
+                                "ms.tensordot(a, b, axes=((1,), (0,)))")
         of_a, of_b = (normalize_axes(x, v.ndim, "tensordot", "axes") for x, v in zip(axes, (a, b), strict=True))
     if len(of_a) != len(of_b) or (of_a and min(of_a) < 0) or len(of_b) > b.ndim or [a.shape[i] for i in of_a] != [b.shape[i] for i in of_b]:
         raise ShapeError("tensordot", "axes", "must pair dims of equal extent", f"{a.shape} and {b.shape} over {axes}",
@@ -236,7 +237,7 @@ def _check_labels(spec: str, inputs: Sequence[str], values: Sequence[Value]) -> 
     for position, (labels, v) in enumerate(zip(inputs, values, strict=True)):
         for label, n in zip(labels, v.shape, strict=True):
             if n != 1 and extents.setdefault(label, n) != n:
-                raise ShapeError("einsum", f"operands[{position}]", f"label {label!r} of {spec!r} must have one extent in all operands",
+                raise ShapeError("einsum", f"operands[{position}]", f"label {label!r} of {spec!r} must have one extent",
                                  ", ".join(str(v.shape) for v in values), 'ms.einsum("ik,kj->ij", ms.ones((2, 3)), ms.ones((3, 4)))')
 
 

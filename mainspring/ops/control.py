@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from mainspring.autodiff.reverse import float_positions, split_vjp, vjp_graph, zeros_like
+from mainspring.autodiff.reverse import split_vjp, vjp_graph, zeros_like
 from mainspring.autodiff.tape import wanted
 from mainspring.base import tree
 from mainspring.base.errors import ArgumentError, GraphError, ShapeError, TreeError
@@ -24,7 +24,7 @@ from mainspring.ir.graph import Graph, graph, input_node, splice
 from mainspring.ir.op import Expand, NoGradient, Op, Opaque, Space, register
 from mainspring.ops.common import cast_to, is_python_scalar
 from mainspring.types.dtype import PROMOTION, bool_
-from mainspring.types.shape import Shape, TensorType
+from mainspring.types.shape import TensorType
 
 # ------------------------------------------------------------------------------------------- what the ops share
 
@@ -46,11 +46,14 @@ vjp_of, split_of = remembered(vjp_graph), remembered(split_vjp)
 
 
 def trace_values(function: Callable[..., Sequence[Value]], types: Sequence[TensorType]) -> Traced:
-    """Trace a body. In eager mode only scalars become literals: a body that reads a small tensor stays one graph when that changes."""
+    """Trace a body. In eager mode only scalars become literals, so that a body which reads a small tensor keeps its graph
+    when that tensor changes."""
     return trace(function, types, None if is_tracing() else 1)
 
 
-def trace_tree(where: str, function: Callable[..., Any], of: tree.TreeDef, types: Sequence[TensorType]) -> tuple[Traced, tree.TreeDef]:
+def trace_tree(
+    where: str, function: Callable[..., Any], of: tree.TreeDef, types: Sequence[TensorType]
+) -> tuple[Traced, tree.TreeDef]:
     """Trace ``function(*arguments)``, `arguments` being a tree of structure `of`; also gives the structure of the result."""
     structures: list[tree.TreeDef] = []
 
@@ -69,7 +72,7 @@ def over(traced: Traced, captured: Sequence[Value], first: bool = False) -> Grap
     start = len(types) if first else 0
     fresh = [input_node(i, t) for i, t in enumerate([*types, *explicit] if first else [*explicit, *types])]
     places = {id(v): fresh[i if first else count + i] for i, v in enumerate(captured)}
-    return graph(fresh, splice(traced.graph, [*fresh[start:start + count], *[places[id(v)] for v in traced.captured]]))
+    return graph(fresh, splice(traced.graph, [*fresh[start : start + count], *[places[id(v)] for v in traced.captured]]))
 
 
 def union(*groups: Sequence[Value]) -> list[Value]:
@@ -91,30 +94,47 @@ def placed(pulled: Sequence[Value], like: Sequence[Value]) -> tuple[Value | None
 def require_types(where: str, what: str, of: Sequence[TensorType], wanted_types: Sequence[TensorType]) -> None:
     """Raise GraphError unless `of` equals `wanted_types`."""
     if tuple(of) != tuple(wanted_types):
-        raise GraphError(where, what, f"must have the types ({', '.join(map(str, wanted_types))})", f"({', '.join(map(str, of))})")
+        raise GraphError(
+            where, what, f"must have the types ({', '.join(map(str, wanted_types))})", f"({', '.join(map(str, of))})"
+        )
 
 
 # ----------------------------------------------------------------------------------------------------------- call
 
 
-def _call_infer(*types: TensorType, graph: Graph, backward: Graph | None, residuals: tuple[int, ...], outputs: int) -> tuple[TensorType, ...]:
+def _call_infer(
+    *types: TensorType, graph: Graph, backward: Graph | None, residuals: tuple[int, ...], outputs: int
+) -> tuple[TensorType, ...]:
     require_types("call", "operands", types, graph.input_types)
     return graph.output_types
 
 
-def _call_vjp(cts: Sequence[Value | None], outs: Sequence[Value], *args: Value, graph: Graph, backward: Graph | None,
-              residuals: tuple[int, ...], outputs: int) -> tuple[Any, ...]:
+def _call_vjp(
+    cts: Sequence[Value | None],
+    outs: Sequence[Value],
+    *args: Value,
+    graph: Graph,
+    backward: Graph | None,
+    residuals: tuple[int, ...],
+    outputs: int,
+) -> tuple[Any, ...]:
     if backward is not None and all(ct is None for ct in cts[outputs:]):
         given = [*[args[i] for i in residuals], *outs[outputs:], *filled(cts[:outputs], outs[:outputs])]
         return placed(call_graph(backward, given), args)
     return placed(call_graph(vjp_of(graph), [*args, *filled(cts, outs)]), args)
 
 
-CALL = register(Op(
-    "call", _call_infer, lambda *arrays, graph, backward, residuals, outputs: run_reference(graph, arrays),
-    Expand(lambda *args, graph, backward, residuals, outputs: evaluate(graph, args)), _call_vjp,
-    "The outputs of `graph`. With `backward`, those after the first `outputs` are saved values: the gradient is then the call of "
-    "`backward` on the operands at `residuals`, the saved values and the cotangents."))
+CALL = register(
+    Op(
+        "call",
+        _call_infer,
+        lambda *arrays, graph, backward, residuals, outputs: run_reference(graph, arrays),
+        Expand(lambda *args, graph, backward, residuals, outputs: evaluate(graph, args)),
+        _call_vjp,
+        "The outputs of `graph`. With `backward`, those after the first `outputs` are saved values: the gradient is then the "
+        "call of `backward` on the operands at `residuals`, the saved values and the cotangents.",
+    )
+)
 
 
 def call_graph(of: Graph, args: Sequence[Value]) -> tuple[Value, ...]:
@@ -126,7 +146,9 @@ def call_graph(of: Graph, args: Sequence[Value]) -> tuple[Value, ...]:
     return bind(CALL, *args, graph=forward, backward=backward, residuals=residuals, outputs=count)[:count]
 
 
-def _call_again(*args: Value, graph: Graph, backward: Graph | None, residuals: tuple[int, ...], outputs: int) -> tuple[Value, ...]:
+def _call_again(
+    *args: Value, graph: Graph, backward: Graph | None, residuals: tuple[int, ...], outputs: int
+) -> tuple[Value, ...]:
     if backward is None:
         return call_graph(graph, args)
     return bind(CALL, *args, graph=graph, backward=backward, residuals=residuals, outputs=outputs)
@@ -141,8 +163,16 @@ def _after_space(x: TensorType, y: TensorType) -> Space:
     return Space(x.shape, lambda read, *dims: read(0, *dims))
 
 
-AFTER = register(Op("after", lambda x, y: x, lambda x, y: x, _after_space, lambda ct, out, x, y: (ct, None),
-                    "`x`, available only once `y` is: what is computed from it is not merged with what is computed from `x`."))
+AFTER = register(
+    Op(
+        "after",
+        lambda x, y: x,
+        lambda x, y: x,
+        _after_space,
+        lambda ct, out, x, y: (ct, None),
+        "`x`, available only once `y` is: what is computed from it is not merged with what is computed from `x`.",
+    )
+)
 
 
 def _checkpoint_vjp(cts: Sequence[Value | None], outs: Sequence[Value], *args: Value, graph: Graph) -> tuple[Any, ...]:
@@ -156,9 +186,16 @@ def _checkpoint_infer(*types: TensorType, graph: Graph) -> tuple[TensorType, ...
     return graph.output_types
 
 
-CHECKPOINT = register(Op("checkpoint", _checkpoint_infer, lambda *arrays, graph: run_reference(graph, arrays),
-                         Expand(lambda *args, graph: evaluate(graph, args)), _checkpoint_vjp,
-                         "The outputs of `graph`, which the gradient computes again instead of saving what lies between."))
+CHECKPOINT = register(
+    Op(
+        "checkpoint",
+        _checkpoint_infer,
+        lambda *arrays, graph: run_reference(graph, arrays),
+        Expand(lambda *args, graph: evaluate(graph, args)),
+        _checkpoint_vjp,
+        "The outputs of `graph`, which the gradient computes again instead of saving what lies between.",
+    )
+)
 
 
 def _is_array(leaf: Any) -> bool:
@@ -208,14 +245,23 @@ def _cond_infer(pred: TensorType, *types: TensorType, then: Graph, other: Graph)
     return then.output_types
 
 
-def _cond_vjp(cts: Sequence[Value | None], outs: Sequence[Value], pred: Value, *operands: Value, then: Graph, other: Graph) -> tuple[Any, ...]:
+def _cond_vjp(
+    cts: Sequence[Value | None], outs: Sequence[Value], pred: Value, *operands: Value, then: Graph, other: Graph
+) -> tuple[Any, ...]:
     pulled = bind(COND, pred, *operands, *filled(cts, outs), then=vjp_of(then), other=vjp_of(other))
     return (None, *placed(pulled, operands))
 
 
-COND = register(Op("cond", _cond_infer, lambda pred, *arrays, then, other: run_reference(then if pred else other, arrays),
-                   Opaque("a branch: only one of its graphs runs"), _cond_vjp,
-                   "The outputs of `then` where the scalar `pred` holds, those of `other` otherwise; only one of them is computed."))
+COND = register(
+    Op(
+        "cond",
+        _cond_infer,
+        lambda pred, *arrays, then, other: run_reference(then if pred else other, arrays),
+        Opaque("a branch: only one of its graphs runs"),
+        _cond_vjp,
+        "The outputs of `then` where the scalar `pred` holds, those of `other` otherwise; only one of them is computed.",
+    )
+)
 
 
 def truth(where: str, argument: str, x: Any) -> Value:
@@ -240,12 +286,19 @@ def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], *
     types = [v._type for v in values]
     (then, then_out), (other, other_out) = (trace_tree("cond", f, structure, types) for f in (true_fn, false_fn))
     if then_out != other_out:
-        raise TreeError("cond", "false_fn", "must return the structure that true_fn returns", tree.difference(then_out, other_out))
+        raise TreeError(
+            "cond", "false_fn", "must return the structure that true_fn returns", tree.difference(then_out, other_out)
+        )
     names = tree.paths(tree.unflatten(then_out, then.graph.outputs))
     for name, a, b in zip(names, then.graph.output_types, other.graph.output_types, strict=True):
         if a != b:
-            raise ShapeError("cond", "false_fn", "must return the shapes and dtypes that true_fn returns",
-                             f"leaf {name or 'result'}: {a} from true_fn, {b} from false_fn", "ms.astype(x, ms.float32) in one of them")
+            raise ShapeError(
+                "cond",
+                "false_fn",
+                "must return the shapes and dtypes that true_fn returns",
+                f"leaf {name or 'result'}: {a} from true_fn, {b} from false_fn",
+                "ms.astype(x, ms.float32) in one of them",
+            )
     captured = union(then.captured, other.captured)
     results = bind(COND, condition, *values, *captured, then=over(then, captured), other=over(other, captured))
     return tree.unflatten(then_out, results)
@@ -270,10 +323,20 @@ def _while_reference(*arrays: np.ndarray, test: Graph, body: Graph, consts: int)
     return carry
 
 
-WHILE = register(Op(
-    "while_loop", _while_infer, _while_reference, Opaque("a loop whose trip count its data decide"),
-    NoGradient("the number of trips is unknown, so nothing can be saved for the way back; use ms.scan, or ms.fori_loop with int bounds", zero=False),
-    "The operands after the first `consts`, replaced by ``body(consts, carry)`` as long as ``test(consts, carry)`` holds."))
+WHILE = register(
+    Op(
+        "while_loop",
+        _while_infer,
+        _while_reference,
+        Opaque("a loop whose trip count its data decide"),
+        NoGradient(
+            "the number of trips is unknown, so nothing can be saved for the way back; "
+            "use ms.scan, or ms.fori_loop with int bounds",
+            zero=False,
+        ),
+        "The operands after the first `consts`, replaced by ``body(consts, carry)`` as long as ``test(consts, carry)`` holds.",
+    )
+)
 
 
 class Carry:
@@ -298,13 +361,23 @@ class Carry:
     def settles(self, structure: tree.TreeDef, types: Sequence[TensorType]) -> bool:
         """Whether the body keeps the types. False when weak values had to be converted first: then ask again."""
         if structure != self.structure:
-            raise TreeError(self.where, "body", "must return the structure of the carry it is given", tree.difference(self.structure, structure))
+            raise TreeError(
+                self.where,
+                "body",
+                "must return the structure of the carry it is given",
+                tree.difference(self.structure, structure),
+            )
         changed = [i for i, (v, t) in enumerate(zip(self.values, types, strict=True)) if v._type != t]
         for i in changed:
             before, after = self.values[i]._type, types[i]
             if not (self.weak[i] and before.shape == after.shape and PROMOTION[before.dtype, after.dtype] is after.dtype):
-                raise ShapeError(self.where, "body", "must keep the shape and dtype of every leaf of the carry",
-                                 f"leaf {self.names[i] or 'carry'} changed from {before} to {after}", f"ms.astype(x, ms.{before.dtype.name}) in the body")
+                raise ShapeError(
+                    self.where,
+                    "body",
+                    "must keep the shape and dtype of every leaf of the carry",
+                    f"leaf {self.names[i] or 'carry'} changed from {before} to {after}",
+                    f"ms.astype(x, ms.{before.dtype.name}) in the body",
+                )
             self.values[i] = cast_to(self.values[i], after.dtype)
         return not changed
 
@@ -328,7 +401,14 @@ def while_loop(test_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], ini
 
     test = trace_values(test_values, carry.types)
     captured = union(test.captured, body.captured)
-    results = bind(WHILE, *captured, *carry.values, test=over(test, captured, first=True), body=over(body, captured, first=True), consts=len(captured))
+    results = bind(
+        WHILE,
+        *captured,
+        *carry.values,
+        test=over(test, captured, first=True),
+        body=over(body, captured, first=True),
+        consts=len(captured),
+    )
     return tree.unflatten(carry.structure, results)
 
 

@@ -114,7 +114,7 @@ def _imported(x: Any) -> np.ndarray:
         try:
             return np.from_dlpack(x)
         except (BufferError, RuntimeError, TypeError) as error:
-            raise DTypeError("from_dlpack", "x", "must have elements that NumPy can hold", str(error),
+            raise DTypeError("from_dlpack", "x", "must be exportable to NumPy", str(error),
                              "ms.from_dlpack(np.ones(3))") from error
     capsule = x.__dlpack__()
     _described(capsule).code = _UINT

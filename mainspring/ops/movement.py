@@ -15,7 +15,7 @@ from mainspring.ir import scalar as s
 from mainspring.ir.bind import Value, bind
 from mainspring.ir.op import OPS, NoGradient, Op, Space, register
 from mainspring.ops.common import BROADCAST, broadcast, cast_to
-from mainspring.types.dtype import DEFAULT_INDEX, DType, promote
+from mainspring.types.dtype import DEFAULT_INDEX, DType, as_dtype, promote
 from mainspring.types.shape import (
     Shape,
     TensorType,
@@ -94,7 +94,7 @@ TRANSPOSE = register(Op("transpose", lambda x, axes: TensorType(tuple(x.shape[a]
 def permute_dims(x: Any, /, axes: Sequence[int]) -> Any:
     """`x` with its dims in the order `axes`: dim i of the result is dim ``axes[i]`` of `x`."""
     value = as_value(x, "permute_dims")
-    order = normalize_axes(axes, value.ndim, "permute_dims", "axes")
+    order = normalize_axes(as_ints(axes, "permute_dims", "axes"), value.ndim, "permute_dims", "axes")
     if len(order) != value.ndim:
         raise AxisError("permute_dims", "axes", f"must name each of the {value.ndim} dims once", str(axes), "ms.permute_dims(x, (1, 0))")
     return value if order == tuple(range(value.ndim)) else bind(TRANSPOSE, value, axes=order)
@@ -216,8 +216,9 @@ def pad(x: Any, /, padding: Sequence[Any] | int, *, mode: str = "constant", valu
         interior: elements of `value` put between neighbours, a dim each ("constant" only).
     """
     tensor = as_value(x, "pad")
-    pairs = [(padding, padding)] * tensor.ndim if isinstance(padding, int) else [tuple(p) if isinstance(p, Sequence) else (p, p) for p in padding]
-    if len(pairs) != tensor.ndim:
+    entries = padding if isinstance(padding, Sequence) else [padding] * tensor.ndim
+    pairs = [tuple(p) if isinstance(p, Sequence) else (p, p) for p in entries]
+    if len(pairs) != tensor.ndim or any(len(p) != 2 for p in pairs):
         raise ShapeError("pad", "padding", f"must have one (low, high) pair for each of the {tensor.ndim} dims", str(padding), "ms.pad(x, ((1, 1), (0, 0)))")
     low, high = tuple(as_int(p[0], "pad", "padding") for p in pairs), tuple(as_int(p[1], "pad", "padding") for p in pairs)
     if mode == "constant":
@@ -326,7 +327,7 @@ IOTA = register(Op("iota", lambda size, dtype: TensorType((size,), dtype), lambd
 
 def iota(size: int, dtype: DType = DEFAULT_INDEX) -> Any:
     """0, 1, … size - 1."""
-    return bind(IOTA, size=size, dtype=dtype)
+    return bind(IOTA, size=as_shape(size, "iota")[0], dtype=as_dtype(dtype, "iota"))
 
 
 # ---------------------------------------------------------------------------------------- composed of the above
@@ -454,7 +455,7 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Any:
         value, axis = reshape(value, (value._type.size,)), 0
     place = normalize_axis(axis, value.ndim, "repeat")
     n = value.shape[place]
-    counts = np.asarray(repeats)
+    counts = np.asarray(as_value(repeats, "repeat"))
     if counts.dtype.kind not in "iu" or counts.ndim > 1 or (counts < 0).any() or counts.size not in (1, n):
         raise ArgumentError("repeat", "repeats", f"must be an int ≥ 0, or {n} of them in one dim", repr(repeats), "ms.repeat(x, 2)")
     if counts.size != 1:

@@ -23,9 +23,9 @@ from mainspring.ir.bind import Value, bind
 from mainspring.ir.op import NoGradient, Op, Space, register
 from mainspring.ops.common import broadcast, cast_to, require_kind, widened
 from mainspring.ops.composed import as_float
-from mainspring.ops.contract import Pairs, accumulator, conv_padding
+from mainspring.ops.contract import Pairs, accumulator, conv_padding, tensordot
 from mainspring.ops.elementwise import negative
-from mainspring.ops.movement import PAD, reshape
+from mainspring.ops.movement import PAD, moveaxis, reshape
 from mainspring.ops.reduce import max as reduce_max
 from mainspring.ops.reduce import mean as reduce_mean
 from mainspring.types.dtype import DEFAULT_INDEX, DType, as_dtype
@@ -356,13 +356,30 @@ def global_avg_pool(x: Any, /, *, keepdims: bool = False) -> Any:
 
 
 def adaptive_avg_pool(x: Any, /, places: int | Sequence[int]) -> Any:
-    """Means over equal blocks, `places` of them along each spatial dim, which `places` must divide."""
+    """Means over `places` blocks along each spatial dim: (batch, *spatial, channels) to (batch, *places, channels).
+
+    Block i of m over an extent n holds the elements ⌊i n / m⌋ to ⌈(i + 1) n / m⌉ (exclusive), as in PyTorch: equal blocks where
+    m divides n, overlapping ones elsewhere.
+    """
     value = as_float(x, "adaptive_avg_pool")
     spatial = _spatial("adaptive_avg_pool", value)
     wanted = tuple(places) if isinstance(places, Sequence) else (places,) * len(spatial)
-    if len(wanted) != len(spatial) or any(m < 1 or value.shape[i] % m for i, m in zip(spatial, wanted, strict=True)):
-        raise ShapeError("adaptive_avg_pool", "places", f"must divide the spatial extents {value.shape[1:-1]}", str(places),
+    if len(wanted) != len(spatial) or min(wanted) < 1:
+        raise ShapeError("adaptive_avg_pool", "places", f"must be an int ≥ 1, or {len(spatial)} of them", str(places),
                          "ms.adaptive_avg_pool(ms.ones((1, 8, 8, 3)), 4)")
+    if any(value.shape[i] % m for i, m in zip(spatial, wanted, strict=True)):
+        for i, m in zip(spatial, wanted, strict=True):
+            value = moveaxis(tensordot(value, _block_means(value.shape[i], m, value.dtype), axes=((i,), (0,))), -1, i)
+        return value
     blocks = [k for i, m in zip(spatial, wanted, strict=True) for k in (m, value.shape[i] // m)]
     parted = reshape(value, (value.shape[0], *blocks, value.shape[-1]))
     return reduce_mean(parted, axis=tuple(2 + 2 * i for i in range(len(spatial))))
+
+
+def _block_means(extent: int, blocks: int, dtype: DType) -> Value:
+    """The matrix (extent, blocks) whose product with a row gives the means of its blocks."""
+    weights = np.zeros((extent, blocks))
+    for i in range(blocks):
+        start, stop = i * extent // blocks, -(-(i + 1) * extent // blocks)
+        weights[start:stop, i] = 1.0 / (stop - start)
+    return cast_to(as_value(weights), dtype)

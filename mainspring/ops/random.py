@@ -36,7 +36,9 @@ NUMBERS, SPLIT, FOLD = 0, 1, 2  # streams: what the counters of one key are used
 _WIDTHS = {8: dt.uint8, 16: dt.uint16, 32: uint32, 64: uint64}
 
 
-def threefry(key: tuple[Any, Any], counter: tuple[Any, Any], constant: Callable[[int], Any], rotate: Callable[[Any, int], Any]) -> tuple[Any, Any]:
+def threefry(
+    key: tuple[Any, Any], counter: tuple[Any, Any], constant: Callable[[int], Any], rotate: Callable[[Any, int], Any]
+) -> tuple[Any, Any]:
     """Threefry-2x32-20 of uint32 words, which may be NumPy arrays or scalar expressions: `constant` makes a word."""
     schedule = (key[0], key[1], key[0] ^ key[1] ^ constant(PARITY))
     x, y = counter[0] + schedule[0], counter[1] + schedule[1]
@@ -72,7 +74,11 @@ def _bits_space(key: TensorType, shape: Shape, bits: int, stream: int) -> Space:
 
     def element(read: Callable[..., Any], *dims: Any) -> Any:
         index = ravel(dims, shape)
-        high = word(stream << 30) if math.prod(shape) <= 1 << 32 else s.apply("or", s.cast(index // (1 << 32), uint32), stream << 30)
+        high = (
+            word(stream << 30)
+            if math.prod(shape) <= 1 << 32
+            else s.apply("or", s.cast(index // (1 << 32), uint32), stream << 30)
+        )
         x, y = threefry((read(0, 0), read(0, 1)), (high, s.cast(index, uint32)), word, _rotate_expr)
         if bits == 64:
             return s.apply("or", s.apply("shl", s.cast(x, uint64), 32), s.cast(y, uint64))
@@ -89,9 +95,16 @@ def _bits_infer(key: TensorType, shape: Shape, bits: int, stream: int) -> Tensor
     return TensorType(shape, _WIDTHS[bits])
 
 
-RANDOM_BITS = register(Op(
-    "random_bits", _bits_infer, _bits_reference, _bits_space, NoGradient("bits are discrete and do not depend on a float"),
-    "Unsigned integers of `bits` random bits: element i is Threefry of the key and the counter (`stream`, i)."))
+RANDOM_BITS = register(
+    Op(
+        "random_bits",
+        _bits_infer,
+        _bits_reference,
+        _bits_space,
+        NoGradient("bits are discrete and do not depend on a float"),
+        "Unsigned integers of `bits` random bits: element i is Threefry of the key and the counter (`stream`, i).",
+    )
+)
 
 
 def _draw(key: Any, shape: Shape, bits: int, stream: int = NUMBERS) -> Any:
@@ -125,7 +138,11 @@ def split(key: Any, n: int = 2) -> Any:
 
 def fold_in(key: Any, data: Any) -> Any:
     """A new key from `key` and the integer scalar `data` (a step, a layer's number), which may be traced."""
-    number = as_value(np.array([data >> 32 & 0xFFFFFFFF, data & 0xFFFFFFFF], np.uint32)) if isinstance(data, int) else _words(data, "fold_in")
+    number = (
+        as_value(np.array([data >> 32 & 0xFFFFFFFF, data & 0xFFFFFFFF], np.uint32))
+        if isinstance(data, int)
+        else _words(data, "fold_in")
+    )
     return _draw(_draw(key, (2,), 32, FOLD) ^ number, (2,), 32, FOLD)
 
 
@@ -164,7 +181,13 @@ def uniform(key: Any, shape: int | Sequence[int] = (), dtype: Any = None, low: A
     unit = _unit(key, extents, kind)
     if is_python_scalar(low) and is_python_scalar(high):
         if not low < high:
-            raise ArgumentError("uniform", "high", "must be greater than low", f"low={low}, high={high}", "ms.random.uniform(key, (3,), low=-1, high=1)")
+            raise ArgumentError(
+                "uniform",
+                "high",
+                "must be greater than low",
+                f"low={low}, high={high}",
+                "ms.random.uniform(key, (3,), low=-1, high=1)",
+            )
         if (low, high) == (0, 1):
             return unit
     a, b = (_bound(x, extents, kind, "uniform") for x in (low, high))
@@ -205,8 +228,13 @@ def randint(key: Any, shape: int | Sequence[int], low: Any, high: Any, dtype: An
     if isinstance(low, int) and isinstance(high, int):
         info = np.iinfo(kind.numpy)
         if not info.min <= low < high <= info.max + 1:
-            raise ArgumentError("randint", "high", f"low < high must hold, both in the range of {kind.name}", f"low={low}, high={high}",
-                                "ms.random.randint(key, (3,), 0, 10)")
+            raise ArgumentError(
+                "randint",
+                "high",
+                f"low < high must hold, both in the range of {kind.name}",
+                f"low={low}, high={high}",
+                "ms.random.randint(key, (3,), 0, 10)",
+            )
     first, last = (_modular(x, extents) for x in (low, high))
     drawn = _draw(key, extents, 64)
     whole = isinstance(low, int) and isinstance(high, int) and high - low == 1 << 64
@@ -246,19 +274,24 @@ def categorical(key: Any, logits: Any, axis: int = -1, shape: int | Sequence[int
     scores = as_value(logits, "categorical")
     require_kind("categorical", "logits", scores.dtype, "float")
     place = normalize_axis(axis, scores.ndim, "categorical")
-    batch = scores.shape[:place] + scores.shape[place + 1:]
+    batch = scores.shape[:place] + scores.shape[place + 1 :]
     extents = batch if shape is None else as_shape(shape, "categorical")
     lead = len(extents) - len(batch)
     if lead < 0 or extents[lead:] != batch:
-        raise ShapeError("categorical", "shape", f"must end with the shape of logits without axis, {batch}", str(extents),
-                         "ms.random.categorical(key, logits, shape=(10, *logits.shape[:-1]))")
+        raise ShapeError(
+            "categorical",
+            "shape",
+            f"must end with the shape of logits without axis, {batch}",
+            str(extents),
+            "ms.random.categorical(key, logits, shape=(10, *logits.shape[:-1]))",
+        )
     wide = float64 if scores.dtype is float64 else float32
     noise = gumbel(key, (*extents[:lead], *scores.shape), wide)
     return argmax(noise + cast_to(scores, wide), axis=lead + place)
 
 
 def permutation(key: Any, x: Any, axis: int = 0) -> Any:
-    """The integers below `x` (an int) in random order, as int64; or the tensor `x` with its slices along `axis` in random order."""
+    """The integers below `x` in random order, as int64; or a tensor `x` with its slices along `axis` in random order."""
     if isinstance(x, int):
         return argsort(_draw(key, (as_int(x, "permutation", "x"),), 64))
     value = as_value(x, "permutation")

@@ -36,8 +36,17 @@ def _stacked(t: TensorType, length: int) -> TensorType:
     return TensorType((length, *t.shape), t.dtype)
 
 
-def _scan_infer(*types: TensorType, body: Graph, consts: int, carry: int, length: int, reverse: bool, backward: Graph | None,
-                residuals: tuple[int, ...], outputs: int) -> tuple[TensorType, ...]:
+def _scan_infer(
+    *types: TensorType,
+    body: Graph,
+    consts: int,
+    carry: int,
+    length: int,
+    reverse: bool,
+    backward: Graph | None,
+    residuals: tuple[int, ...],
+    outputs: int,
+) -> tuple[TensorType, ...]:
     fixed = consts + carry
     require_types("scan", "consts and carry", types[:fixed], body.input_types[:fixed])
     require_types("scan", "xs", types[fixed:], [_stacked(t, length) for t in body.input_types[fixed:]])
@@ -45,10 +54,19 @@ def _scan_infer(*types: TensorType, body: Graph, consts: int, carry: int, length
     return (*types[consts:fixed], *[_stacked(t, length) for t in body.output_types[carry:]])
 
 
-def _scan_reference(*arrays: np.ndarray, body: Graph, consts: int, carry: int, length: int, reverse: bool, backward: Graph | None,
-                    residuals: tuple[int, ...], outputs: int) -> tuple[np.ndarray, ...]:
+def _scan_reference(
+    *arrays: np.ndarray,
+    body: Graph,
+    consts: int,
+    carry: int,
+    length: int,
+    reverse: bool,
+    backward: Graph | None,
+    residuals: tuple[int, ...],
+    outputs: int,
+) -> tuple[np.ndarray, ...]:
     step = prepare(body)
-    fixed, state, xs = arrays[:consts], arrays[consts:consts + carry], arrays[consts + carry:]
+    fixed, state, xs = arrays[:consts], arrays[consts : consts + carry], arrays[consts + carry :]
     ys = [np.empty((length, *t.shape), t.dtype.numpy) for t in body.output_types[carry:]]
     for i in reversed(range(length)) if reverse else range(length):
         results = step((*fixed, *state, *[x[i] for x in xs]))
@@ -58,30 +76,65 @@ def _scan_reference(*arrays: np.ndarray, body: Graph, consts: int, carry: int, l
     return (*state, *ys)
 
 
-def _scan_vjp(cts: Sequence[Value | None], outs: Sequence[Value], *args: Value, body: Graph, consts: int, carry: int, length: int,
-              reverse: bool, backward: Graph | None, residuals: tuple[int, ...], outputs: int) -> tuple[Any, ...]:
-    if backward is None or any(ct is not None for ct in cts[outputs:]):  # run forward once more, saving what this gradient needs
+def _scan_vjp(
+    cts: Sequence[Value | None],
+    outs: Sequence[Value],
+    *args: Value,
+    body: Graph,
+    consts: int,
+    carry: int,
+    length: int,
+    reverse: bool,
+    backward: Graph | None,
+    residuals: tuple[int, ...],
+    outputs: int,
+) -> tuple[Any, ...]:
+    if backward is None or any(
+        ct is not None for ct in cts[outputs:]
+    ):  # run forward once more, saving what this gradient needs
         saving = _saving(body, consts, carry)
         outputs, backward, residuals = len(body.outputs), saving.backward, saving.residuals
-        outs = bind(SCAN, *args, body=saving.forward, consts=consts, carry=carry, length=length, reverse=reverse, backward=backward,
-                    residuals=residuals, outputs=outputs)
+        outs = bind(
+            SCAN,
+            *args,
+            body=saving.forward,
+            consts=consts,
+            carry=carry,
+            length=length,
+            reverse=reverse,
+            backward=backward,
+            residuals=residuals,
+            outputs=outputs,
+        )
     sources = [*args, *outs]
     fixed = [sources[i] for i in residuals if i < consts]
     stacked = [sources[i] for i in residuals if i >= consts]
     sums = [zeros_like(x) for x in args[:consts] if x.dtype.kind == "float"]
     state = [*filled(cts[:carry], outs[:carry]), *sums]
-    pulled = scan_graph(backward, fixed, state, [*stacked, *filled(cts[carry:outputs], outs[carry:outputs])], length, not reverse)
+    pulled = scan_graph(
+        backward, fixed, state, [*stacked, *filled(cts[carry:outputs], outs[carry:outputs])], length, not reverse
+    )
     moving = len(state) - len(sums)
-    return placed([*pulled[moving:len(state)], *pulled[:moving], *pulled[len(state):]], args)
+    return placed([*pulled[moving : len(state)], *pulled[:moving], *pulled[len(state) :]], args)
 
 
-SCAN = register(Op(
-    "scan", _scan_infer, _scan_reference, Opaque("a loop: each trip reads what the one before it wrote"), _scan_vjp,
-    "``body(consts, carry, x slices) -> carry, y slices``, `length` times. With `backward`, the results after the first `outputs` are "
-    "saved values: the gradient is then the scan of `backward` over what is at `residuals` of (operands, results)."))
+SCAN = register(
+    Op(
+        "scan",
+        _scan_infer,
+        _scan_reference,
+        Opaque("a loop: each trip reads what the one before it wrote"),
+        _scan_vjp,
+        "``body(consts, carry, x slices) -> carry, y slices``, `length` times. With `backward`, the results after the first "
+        "`outputs` are saved values: the gradient is then the scan of `backward` over what is at `residuals` of (operands, "
+        "results).",
+    )
+)
 
 
-def scan_graph(body: Graph, consts: Sequence[Value], carry: Sequence[Value], xs: Sequence[Value], length: int, reverse: bool) -> tuple[Value, ...]:
+def scan_graph(
+    body: Graph, consts: Sequence[Value], carry: Sequence[Value], xs: Sequence[Value], length: int, reverse: bool
+) -> tuple[Value, ...]:
     """Scan `body`: its final carry and stacked results. When a tape follows any argument, what the way back needs is saved."""
     body, consts = _hoisted(body, consts)
     args = (*consts, *carry, *xs)
@@ -93,11 +146,31 @@ def scan_graph(body: Graph, consts: Sequence[Value], carry: Sequence[Value], xs:
     return bind(SCAN, *args, body=saving.forward, backward=saving.backward, residuals=saving.residuals, **static)[:count]
 
 
-def _scan_again(*args: Value, body: Graph, consts: int, carry: int, length: int, reverse: bool, backward: Graph | None,
-                residuals: tuple[int, ...], outputs: int) -> tuple[Value, ...]:
+def _scan_again(
+    *args: Value,
+    body: Graph,
+    consts: int,
+    carry: int,
+    length: int,
+    reverse: bool,
+    backward: Graph | None,
+    residuals: tuple[int, ...],
+    outputs: int,
+) -> tuple[Value, ...]:
     if backward is None:
-        return scan_graph(body, args[:consts], args[consts:consts + carry], args[consts + carry:], length, reverse)
-    return bind(SCAN, *args, body=body, consts=consts, carry=carry, length=length, reverse=reverse, backward=backward, residuals=residuals, outputs=outputs)
+        return scan_graph(body, args[:consts], args[consts : consts + carry], args[consts + carry :], length, reverse)
+    return bind(
+        SCAN,
+        *args,
+        body=body,
+        consts=consts,
+        carry=carry,
+        length=length,
+        reverse=reverse,
+        backward=backward,
+        residuals=residuals,
+        outputs=outputs,
+    )
 
 
 appliers["scan"] = _scan_again
@@ -214,21 +287,28 @@ def _cheap_from(v: Node, have: Callable[[Node], bool], depth: int) -> bool:
 
 
 def _transposed(body: Graph, consts: int, carry: int, whole: Graph, constants: list[Node], slices: list[Node]) -> Graph:
-    """(constants; cotangents of the carry, sums for the consts; slices, cotangents of the ys) -> (the same carry; cotangents of the xs)."""
-    types, cts = body.input_types, whole.inputs[len(body.inputs):]
-    moving = len(float_positions(types[consts:consts + carry]))  # of the carry; `cts` has these first, then those of the ys
+    """The body of the way back: consts `constants`; carry: cotangents of the carry, sums for the consts; xs: `slices`,
+    cotangents of the ys; its ys are cotangents of the xs."""
+    types, cts = body.input_types, whole.inputs[len(body.inputs) :]
+    moving = len(float_positions(types[consts : consts + carry]))  # of the carry; `cts` has these first, then those of the ys
     sums = len(float_positions(types[:consts]))
     sources = [*constants, *slices, *cts]
     fresh = [input_node(i, v.type) for i, v in enumerate(sources)]  # type: ignore[arg-type]
-    core = graph(fresh, transplant(whole.outputs[len(body.outputs):], dict(zip(sources, fresh, strict=True))))
+    core = graph(fresh, transplant(whole.outputs[len(body.outputs) :], dict(zip(sources, fresh, strict=True))))
     sum_types = [types[i] for i in float_positions(types[:consts])]
-    parts = [[v.type for v in constants], [v.type for v in cts[:moving]], sum_types, [v.type for v in slices], [v.type for v in cts[moving:]]]
+    parts = [
+        [v.type for v in constants],
+        [v.type for v in cts[:moving]],
+        sum_types,
+        [v.type for v in slices],
+        [v.type for v in cts[moving:]],
+    ]
     ends = np.cumsum([len(p) for p in parts])
 
     def trip(*values: Any) -> list[Any]:
-        fixed, ct_carry, totals, sliced, ct_ys = (values[b - len(p):b] for p, b in zip(parts, ends, strict=True))
+        fixed, ct_carry, totals, sliced, ct_ys = (values[b - len(p) : b] for p, b in zip(parts, ends, strict=True))
         found = evaluate(core, [*fixed, *sliced, *ct_carry, *ct_ys])
-        of_consts, of_carry, of_xs = found[:sums], found[sums:sums + moving], found[sums + moving:]
+        of_consts, of_carry, of_xs = found[:sums], found[sums : sums + moving], found[sums + moving :]
         return [*of_carry, *[total + ct for total, ct in zip(totals, of_consts, strict=True)], *of_xs]
 
     return trace(trip, [t for p in parts for t in p], literal_size=sys.maxsize).graph  # type: ignore[misc]
@@ -237,7 +317,9 @@ def _transposed(body: Graph, consts: int, carry: int, whole: Graph, constants: l
 # ---------------------------------------------------------------------------------------------- public functions
 
 
-def scan(f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, length: int | None = None, reverse: bool = False) -> tuple[Any, Any]:
+def scan(
+    f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, length: int | None = None, reverse: bool = False
+) -> tuple[Any, Any]:
     """Loop over the leading dim of the tree `xs`: ``carry, y = f(carry, x)``.
 
     Args:
@@ -261,7 +343,9 @@ def scan(f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, le
         count = len(state.values)
         result = f(tree.unflatten(state.structure, given[:count]), tree.unflatten(xs_structure, given[count:]))
         if not (isinstance(result, tuple) and len(result) == 2):
-            raise TreeError("scan", "f", "must return a pair (carry, y)", repr(type(result)), "ms.scan(lambda c, x: (c + x, c), 0.0, xs)")
+            raise TreeError(
+                "scan", "f", "must return a pair (carry, y)", repr(type(result)), "ms.scan(lambda c, x: (c + x, c), 0.0, xs)"
+            )
         carry_leaves, carry_structure = tree.flatten(result[0])
         y_leaves, y_structure = tree.flatten(result[1])
         structures[:] = [carry_structure, y_structure]
@@ -269,7 +353,7 @@ def scan(f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, le
 
     while True:
         traced = trace_values(flat, [*state.types, *types])
-        if state.settles(structures[0], traced.graph.output_types[:structures[0].num_leaves]):
+        if state.settles(structures[0], traced.graph.output_types[: structures[0].num_leaves]):
             break
     results = scan_graph(over(traced, traced.captured, first=True), traced.captured, state.values, values, trips, reverse)
     count = len(state.values)
@@ -279,11 +363,22 @@ def scan(f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, le
 def _length(xs: Sequence[Value], length: int | None, names: Sequence[str]) -> int:
     for x, name in zip(xs, names, strict=True):
         if not x.shape:
-            raise ShapeError("scan", "xs", "every leaf must have a dim to loop over", f"leaf {name or 'xs'} is {x._type}", "ms.scan(f, init, ms.ones((5, 3)))")
+            raise ShapeError(
+                "scan",
+                "xs",
+                "every leaf must have a dim to loop over",
+                f"leaf {name or 'xs'} is {x._type}",
+                "ms.scan(f, init, ms.ones((5, 3)))",
+            )
     extents = {x.shape[0] for x in xs} | (set() if length is None else {as_length("scan", length)})
     if len(extents) != 1:
-        raise ShapeError("scan", "xs", "the extents of dim 0 (and `length`, when given) must be equal" if extents else "give `xs` or `length`",
-                         str(sorted(extents)) if extents else "neither", "ms.scan(f, init, length=10)")
+        raise ShapeError(
+            "scan",
+            "xs",
+            "the extents of dim 0 (and `length`, when given) must be equal" if extents else "give `xs` or `length`",
+            str(sorted(extents)) if extents else "neither",
+            "ms.scan(f, init, length=10)",
+        )
     return extents.pop()
 
 
@@ -300,6 +395,9 @@ def fori_loop(lower: Any, upper: Any, body: Callable[[Any, Any], Any], init: Any
     if isinstance(lower, int) and isinstance(upper, int):
         indices = iota(max(0, upper - lower)) + lower
         return scan(lambda carry, i: (body(i, carry), None), init, indices)[0]
-    result = while_loop(lambda state: state[0] < state[1], lambda state: (state[0] + 1, state[1], body(state[0], state[2])),
-                        (as_value(lower, "fori_loop").astype("int64"), as_value(upper, "fori_loop").astype("int64"), init))  # type: ignore[attr-defined]
+    result = while_loop(
+        lambda state: state[0] < state[1],
+        lambda state: (state[0] + 1, state[1], body(state[0], state[2])),
+        (as_value(lower, "fori_loop").astype("int64"), as_value(upper, "fori_loop").astype("int64"), init),
+    )  # type: ignore[attr-defined]
     return result[2]

@@ -7,29 +7,29 @@
 """
 
 from mainspring.optim import schedule
-from mainspring.optim.optimizers import adagrad, adam, adamw, lamb, lars, lion, rmsprop, sgd
-from mainspring.optim.transform import (
-    Optimizer,
-    accumulate,
+from mainspring.optim.adaptive import (
     add_decayed_weights,
-    apply_updates,
-    averaged,
-    chain,
-    clip,
-    clip_by_global_norm,
-    ema,
-    global_norm,
     matrices_only,
-    scale,
     scale_by_adagrad,
     scale_by_adam,
     scale_by_lars,
-    scale_by_learning_rate,
     scale_by_lion,
     scale_by_rms,
-    scale_by_schedule,
     scale_by_trust_ratio,
     trace,
+)
+from mainspring.optim.optimizers import adagrad, adam, adamw, lamb, lars, lion, rmsprop, sgd
+from mainspring.optim.several import accumulate, averaged, ema
+from mainspring.optim.transform import (
+    Optimizer,
+    apply_updates,
+    chain,
+    clip,
+    clip_by_global_norm,
+    global_norm,
+    scale,
+    scale_by_learning_rate,
+    scale_by_schedule,
 )
 
 __all__ = [

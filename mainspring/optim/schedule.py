@@ -55,7 +55,7 @@ def _cosine(begin: float, end: float, progress: Any) -> Any:
 
 
 def cosine(peak: float, steps: int, *, warmup: int = 0, end: float = 0.0, start: float = 0.0) -> Schedule:
-    """Linear from `start` to `peak` over `warmup` steps, then half a cosine down to `end` at `steps` (Loshchilov & Hutter, 2017)."""
+    """Linear from `start` to `peak` over `warmup` steps, then half a cosine to `end` at `steps` (Loshchilov & Hutter, 2017)."""
     _require_steps("cosine", "steps", steps - warmup)
 
     def schedule(step: Any) -> Any:
@@ -94,9 +94,10 @@ def piecewise(begin: float, factors: dict[int, float]) -> Schedule:
 
 
 def one_cycle(peak: float, steps: int, *, rising: float = 0.3, start_factor: float = 25.0, end_factor: float = 1e4) -> Schedule:
-    """Half a cosine from peak / start_factor up to `peak` over the share `rising` of `steps`, then one down (Smith & Topin, 2018).
+    """Half a cosine from peak / start_factor up to `peak` over the share `rising` of `steps`, then one down.
 
-    It ends at peak / start_factor / end_factor at the last step, number ``steps - 1``, as PyTorch's OneCycleLR.
+    Smith & Topin, 2018. It ends at peak / start_factor / end_factor at the last step, number ``steps - 1``, as PyTorch's
+    OneCycleLR.
     """
     _require_steps("one_cycle", "steps", steps)
     begin, turn, last = peak / start_factor, rising * steps - 1.0, steps - 1.0
@@ -111,7 +112,8 @@ def one_cycle(peak: float, steps: int, *, rising: float = 0.3, start_factor: flo
 def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
     """The schedules one after another: number i + 1 begins, counting from 0 again, at ``boundaries[i]``."""
     if len(boundaries) != len(schedules) - 1 or list(boundaries) != sorted(boundaries):
-        raise ArgumentError("join", "boundaries", f"must be {len(schedules) - 1} increasing steps", str(boundaries), "join([warm, rest], [100])")
+        raise ArgumentError("join", "boundaries", f"must be {len(schedules) - 1} increasing steps", str(boundaries),
+                            "join([warm, rest], [100])")
 
     def schedule(step: Any) -> Any:
         value = as_value(schedules[0](step))

@@ -4,8 +4,8 @@
     digits        a residual CNN on small images
     tagger        an LSTM that restores capitals and punctuation
 
-With this you can find one (`find("digits")`). A recipe is its settings, and functions that make of them a model, an optimizer, a
-`Task` for the loop, and a sample of what was learned.
+With this you can find one (`find("digits")`). A recipe is its settings, and functions that make of them a model, an
+optimizer, a `Task` for the loop, and a sample of what was learned.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def find(name: str) -> Recipe:
     """The recipe called `name`; raises ArgumentError with the nearest name when there is none."""
     if name not in NAMES:
         near = difflib.get_close_matches(name, NAMES, 1, 0.5) or [DEFAULT]
-        raise ArgumentError("train", "recipe", f"it must be one of {', '.join(NAMES)}", repr(name), f"mainspring train {near[0]}")
+        rule = f"it must be one of {', '.join(NAMES)}"
+        raise ArgumentError("train", "recipe", rule, repr(name), f"mainspring train {near[0]}")
     found: Recipe = importlib.import_module(f"mainspring.recipes.{name}").RECIPE
     return found
 

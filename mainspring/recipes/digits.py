@@ -118,7 +118,8 @@ def _require_room(config: Config, data: ImageData) -> None:
         got = f"{data.train_images.shape[1:]} and {data.test_images.shape[1:]}"
         raise DataError("digits", "data", "training and test images must have one shape", got)
     if smallest < 2 ** (config.stages - 1):
-        raise DataError("digits", "data", f"images must be large enough to halve {config.stages - 1} times", f"{smallest} rows", "stages=2")
+        rule = f"images must be large enough to halve {config.stages - 1} times"
+        raise DataError("digits", "data", rule, f"{smallest} rows or columns", "--set stages=2")
 
 
 def sample(config: Config, model: Any, task: Task) -> str:
@@ -131,7 +132,8 @@ def sample(config: Config, model: Any, task: Task) -> str:
     width = max(3, len(str(counts.max())) + 1)
     rows = [f"{label:>4} |" + "".join(f"{count or '·':>{width}}" for count in row) for label, row in enumerate(counts)]
     head = " " * 6 + "".join(f"{label:>{width}}" for label in range(classes))
-    title = f"{task.metadata['data']}: {int(np.trace(counts))} of {counts.sum()} right; rows are the labels, columns what the model says"
+    right = f"{int(np.trace(counts))} of {counts.sum()} right"
+    title = f"{task.metadata['data']}: {right}; rows are the labels, columns what the model says"
     return "\n".join([title, "", head, *rows]) + "\n"
 
 

@@ -30,6 +30,7 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        example = "--tokens 500 --temperature 0.8 --top-k 20"
         for name, holds, rule in (
             ("tokens", self.tokens >= 0, "it must not be negative"),
             ("temperature", 0 <= self.temperature < math.inf, "it must be 0 or positive, and finite"),
@@ -37,7 +38,7 @@ class Sampling:
             ("seed", 0 <= self.seed < 1 << 63, "it must be in 0..2⁶³-1"),
         ):
             if not holds:
-                raise ArgumentError("generate", name, rule, str(getattr(self, name)), "--tokens 500 --temperature 0.8 --top-k 20")
+                raise ArgumentError("generate", name, rule, str(getattr(self, name)), example)
 
     def choose(self, logits: Any, key: Any) -> Any:
         """A token, int32 ``[]``, for scores ``[symbols]``."""

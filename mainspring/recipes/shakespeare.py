@@ -28,7 +28,7 @@ from mainspring.train import Settings, Task, Validation, checkpoint, load_model
 
 @dataclass(frozen=True)
 class Config(Settings):
-    """`context`: characters the model sees; `width`, `layers`, `heads`: its size; `final_rate`: the learning rate at the end."""
+    """`context`: characters the model sees; `width`, `layers`, `heads`: its size; `final_rate`: the last learning rate."""
 
     steps: int = 2000
     batch: int = 12
@@ -47,7 +47,8 @@ class Config(Settings):
         super().__post_init__()
         for name in ("context", "width", "layers", "heads"):
             self.require(name, lambda value: value >= 1, "it must be at least 1")
-        self.require("width", lambda value: value % (2 * self.heads) == 0, f"it must be a multiple of twice the heads ({self.heads})")
+        fits = f"it must be a multiple of twice the heads ({self.heads})"
+        self.require("width", lambda value: value % (2 * self.heads) == 0, fits)
         self.require("dropout", lambda value: 0 <= value < 1, "it must be at least 0 and below 1")
         for name in ("warmup", "weight_decay", "final_rate"):
             self.require(name, lambda value: value >= 0, "it must not be negative")
@@ -76,7 +77,8 @@ class GPT(nn.Module):
             )
             for own in rest
         )  # fmt: skip
-        return cls(nn.Embedding.create(first, symbols, config.width, weight_init=small), blocks, nn.LayerNorm.create(config.width), config.dropout)
+        table = nn.Embedding.create(first, symbols, config.width, weight_init=small)
+        return cls(table, blocks, nn.LayerNorm.create(config.width), config.dropout)
 
     def __call__(self, tokens: Any, *, key: Any = None) -> Any:
         """Tokens ``[B, T]`` to scores ``[B, T, V]`` of the symbol that follows each; `key` turns dropout on."""
@@ -113,9 +115,8 @@ def model(config: Config, vocabulary: Vocabulary) -> GPT:
 
 
 def schedule(config: Config) -> Callable[[Any], Any]:
-    return optim.schedule.cosine(
-        config.learning_rate, config.steps, warmup=min(config.warmup, config.steps // 2), end=min(config.final_rate, config.learning_rate)
-    )
+    warmup, end = min(config.warmup, config.steps // 2), min(config.final_rate, config.learning_rate)
+    return optim.schedule.cosine(config.learning_rate, config.steps, warmup=warmup, end=end)
 
 
 def optimizer(config: Config) -> optim.Optimizer:
@@ -129,12 +130,13 @@ def task(config: Config) -> Task:
     text = read_text(config.data) if config.data else shakespeare()
     vocabulary = Vocabulary.of(text)
     training, validation = split(vocabulary.encode(text))
+    held = next_symbol(validation, config.context, stride=config.context)
     return Task(
         model=model(config, vocabulary),
         optimizer=optimizer(config),
         loss=loss,
         loader=Loader(next_symbol(training, config.context), config.batch, key=config.seed),
-        validation=Validation(measure, next_symbol(validation, config.context, stride=config.context), batch_size=64, at_most=4096),
+        validation=Validation(measure, held, batch_size=64, at_most=4096),
         schedule=schedule(config),
         metadata={"vocabulary": vocabulary.symbols},
     )

@@ -26,7 +26,7 @@ SHOWN = 600  # characters in the sample
 
 @dataclass(frozen=True)
 class Config(Settings):
-    """`context`: characters read at once; `embedding`, `width`, `layers`: sizes of the network, each direction of its own `width`."""
+    """`context`: characters read at once; `embedding`, `width` (of each direction), `layers`: sizes of the network."""
 
     steps: int = 800
     batch: int = 32
@@ -47,7 +47,7 @@ class Config(Settings):
 
 @dataclass(frozen=True, eq=False)
 class Tagger(nn.Module):
-    """Characters ``[b, t]`` to scores of labels ``[b, t, NUM_LABELS]``: an embedding, an LSTM in both directions, a linear layer."""
+    """Characters ``[b, t]`` to label scores ``[b, t, NUM_LABELS]``: embedding, LSTM in both directions, linear."""
 
     embedding: nn.Embedding
     lstm: nn.LSTM
@@ -106,9 +106,9 @@ def task(config: Config) -> Task:
 
 
 def restored(model: Tagger, context: int, tokens: np.ndarray, vocabulary: Vocabulary) -> str:
-    """The text that the model makes of `tokens` (int32 ``[n]``), read in pieces of `context`; the last is filled up with its end."""
+    """The text that the model makes of `tokens` (int32 ``[n]``), read in pieces of `context`, the last one filled up."""
     pieces = -(-len(tokens) // context)
-    filled = np.resize(np.pad(tokens, (0, pieces * context - len(tokens)), "edge"), (pieces, context))
+    filled = np.pad(tokens, (0, pieces * context - len(tokens)), "edge").reshape(pieces, context)
     labels = np.argmax(np.asarray(ms.jit(lambda model, tokens: model(tokens))(model, filled)), axis=-1)
     return restore(vocabulary.decode(tokens), labels.reshape(-1)[: len(tokens)])
 

@@ -1,4 +1,4 @@
-"""An executable: a compiled graph, called with NumPy arrays.
+"""An executable: a compiled graph, called with concrete values.
 
 With this you can `build` a graph for this machine (from the memory of this process, from the disk cache, or by compiling) and
 call it. MS_BACKEND chooses what runs: native code, the same loops as Python, or the references node by node.
@@ -6,6 +6,7 @@ call it. MS_BACKEND chooses what runs: native code, the same loops as Python, or
 
 from __future__ import annotations
 
+import ctypes
 import json
 import sys
 import time
@@ -20,71 +21,127 @@ from mainspring.base.errors import CompileError
 from mainspring.compile.lower import Lowered, lower
 from mainspring.compile.program import describe
 from mainspring.compile.target import Target, native
+from mainspring.interpret.eager import wrap
 from mainspring.interpret.reference import run_reference
+from mainspring.ir.bind import Value, memory_value
 from mainspring.ir.graph import Graph
 from mainspring.runtime import kernel_cache
 from mainspring.runtime.native import NativeProgram
 from mainspring.runtime.python_program import PythonProgram
 from mainspring.types.dtype import as_dtype
+from mainspring.types.shape import TensorType
 
 
 class Executable(Protocol):
-    """A function of dense arrays. `aliases`: for each result the donated input whose memory it takes, or None."""
+    """A function of concrete values. `donated`: positions of the inputs it may take over."""
 
-    aliases: Sequence[int | None]
-
-    def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]: ...
+    def __call__(self, values: Sequence[Value]) -> list[Value]: ...
 
 
-def address(array: np.ndarray) -> int:
-    """Where the elements begin."""
-    return array.__array_interface__["data"][0]
+ALIGNMENT = 64  # bytes: a full vector, a cache line
+SHARED_BYTES = 1 << 14  # results up to this size share one piece of memory, larger ones get their own
+
+
+def _memory(nbytes: int) -> tuple[np.ndarray, int]:
+    """New memory, and the first address in it on a cache line (NumPy promises 16 bytes, which halves the speed of stores)."""
+    memory = np.empty(nbytes + ALIGNMENT, np.uint8)
+    start = memory.__array_interface__["data"][0]
+    return memory, start + -start % ALIGNMENT
+
+
+def _address(value: Value) -> int:
+    """Where the elements of `value` begin, dense and in row-major order."""
+    array = value._data
+    if not array.flags.c_contiguous or array.flags.writeable:
+        array = value._held = np.array(array, order="C").reshape(array.shape)
+        array.setflags(write=False)
+    value._address = array.__array_interface__["data"][0]
+    return value._address
 
 
 class NativeExecutable:
-    """Native code. Arguments must be C-contiguous; a donated argument's memory becomes the result's."""
+    """Native code. A donated input's memory becomes the result's where the plan says so."""
 
-    def __init__(self, graph: Graph, program: NativeProgram, constants: Sequence[np.ndarray], aliases: Sequence[int | None]):
-        self.program, self.aliases = program, aliases
+    def __init__(self, graph: Graph, program: NativeProgram, constants: Sequence[np.ndarray], aliases: Sequence[int | None], donated: Sequence[int]):
+        self.program, self.aliases, self.donated = program, list(aliases), donated
         self.constants = list(constants)
-        self.fixed = [address(c) for c in self.constants]
-        self.results = [(t.shape, t.dtype.numpy) for t in graph.output_types]
+        self.fixed = [c.__array_interface__["data"][0] for c in self.constants]
+        self.types = graph.output_types
+        self.small, self.shared = [], 0
+        for i, (t, alias) in enumerate(zip(self.types, self.aliases, strict=True)):
+            if alias is None and t.nbytes <= SHARED_BYTES:
+                self.small.append((i, self.shared))
+                self.shared += -(-max(t.nbytes, 1) // ALIGNMENT) * ALIGNMENT
+        placed = {i for i, _ in self.small}
+        self.large = [(i, t.nbytes) for i, t in enumerate(self.types) if i not in placed and self.aliases[i] is None]
+        self.reused = [(i, alias) for i, alias in enumerate(self.aliases) if alias is not None]
 
-    def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        outs = [np.empty(*result) if alias is None else arrays[alias] for result, alias in zip(self.results, self.aliases, strict=True)]
-        self.program.run([a.__array_interface__["data"][0] for a in (*arrays, *outs)] + self.fixed)
-        return outs
+    def __call__(self, values: Sequence[Value]) -> list[Value]:
+        addresses = [v._address or _address(v) for v in values]
+        memories: list[Any] = [None] * len(self.types)
+        places = [0] * len(self.types)
+        if self.small:
+            memory, start = _memory(self.shared)
+            for i, offset in self.small:
+                memories[i], places[i] = memory, start + offset
+        for i, nbytes in self.large:
+            memories[i], places[i] = _memory(nbytes)
+        if self.donated:
+            self._take_over(values, addresses, memories, places)
+        self.program.run([*addresses, *places, *self.fixed])
+        return [memory_value(m, a, t) for m, a, t in zip(memories, places, self.types, strict=True)]
+
+    def _take_over(self, values: Sequence[Value], addresses: list[int], memories: list[Any], places: list[int]) -> None:
+        """Donated memory that nobody else can see is used in place; what was looked at, or came from outside, is copied once."""
+        for i, source in self.reused:
+            value, address = values[source], addresses[source]
+            if value._held is not None or address % ALIGNMENT or addresses.count(address) > 1:
+                memory, own = _memory(value._type.nbytes)
+                ctypes.memmove(own, address, value._type.nbytes)
+                memories[i], addresses[source] = memory, own
+            else:
+                memories[i] = value._memory
+            places[i] = addresses[source]
+        for source in self.donated:
+            values[source]._held, values[source]._memory, values[source]._address = None, None, 0
 
 
 class PythonExecutable:
-    """The same program through the Python emitter."""
+    """The same program through the Python emitter; donated inputs are copied, so that results never share memory."""
 
-    def __init__(self, graph: Graph, lowered: Lowered):
-        self.aliases: Sequence[int | None] = lowered.aliases
+    def __init__(self, graph: Graph, lowered: Lowered, donated: Sequence[int]):
+        self.aliases, self.donated = lowered.aliases, donated
         self.program, self.constants = PythonProgram(lowered.program), lowered.constants
-        self.results = [(t.shape, t.dtype.numpy) for t in graph.output_types]
+        self.types = graph.output_types
 
-    def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        outs = [np.empty(*result) if alias is None else arrays[alias] for result, alias in zip(self.results, self.aliases, strict=True)]
-        for out in outs:
-            out.setflags(write=True)
+    def __call__(self, values: Sequence[Value]) -> list[Value]:
+        arrays = [np.array(v._data, order="C").reshape(v.shape) for v in values]
+        outs = [np.empty(t.shape, t.dtype.numpy) if alias is None else arrays[alias] for t, alias in zip(self.types, self.aliases, strict=True)]
         with np.errstate(all="ignore"):
             self.program.run([*arrays, *outs, *self.constants])
-        return outs
+        return _given(values, self.donated, outs, self.types)
 
 
 class ReferenceExecutable:
     """The references, node by node."""
 
-    def __init__(self, graph: Graph):
-        self.graph = graph
-        self.aliases: Sequence[int | None] = [None] * len(graph.outputs)
+    def __init__(self, graph: Graph, donated: Sequence[int]):
+        self.graph, self.donated = graph, donated
 
-    def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def __call__(self, values: Sequence[Value]) -> list[Value]:
         with np.errstate(all="ignore"):
-            results = run_reference(self.graph, arrays)
+            results = run_reference(self.graph, [v._data for v in values])
         types = self.graph.output_types
-        return [np.array(r, dtype=t.dtype.numpy, order="C").reshape(t.shape) for r, t in zip(results, types, strict=True)]
+        outs = [np.array(r, dtype=t.dtype.numpy, order="C").reshape(t.shape) for r, t in zip(results, types, strict=True)]
+        return _given(values, self.donated, outs, types)
+
+
+def _given(values: Sequence[Value], donated: Sequence[int], outs: Sequence[np.ndarray], types: Sequence[TensorType]) -> list[Value]:
+    """Results as values, donated inputs emptied."""
+    for source in donated:
+        values[source]._held = values[source]._memory = None
+        values[source]._address = 0
+    return [wrap(a, t) for a, t in zip(outs, types, strict=True)]
 
 
 _built: WeakValueDictionary[Any, Executable] = WeakValueDictionary()
@@ -102,15 +159,15 @@ def build(graph: Graph, donated: Sequence[int] = ()) -> Executable:
 
 def _make(graph: Graph, donated: tuple[int, ...], backend: str) -> Executable:
     if backend == "reference":
-        return ReferenceExecutable(graph)
+        return ReferenceExecutable(graph, donated)
     if backend == "python":
-        return PythonExecutable(graph, lower(graph, native(), donated))
+        return PythonExecutable(graph, lower(graph, native(), donated), donated)
     started = time.perf_counter()
     target = native()
     key = kernel_cache.digest(f"graph {graph.digest} donated {donated}", target.key)
     stored = kernel_cache.get(key) if flags.debug() < 2 else None
     if stored is not None:
-        executable = _unpack(graph, stored)
+        executable = _unpack(graph, stored, donated)
     else:
         executable, payload = _compile(graph, target, donated)
         kernel_cache.put(key, payload)
@@ -125,7 +182,7 @@ def _compile(graph: Graph, target: Target, donated: tuple[int, ...]) -> tuple[Na
     if flags.debug() >= 2:
         print(describe(lowered.program.instrs, loops=flags.debug() >= 4), file=sys.stderr)
     program = NativeProgram(lowered.program, target)
-    return NativeExecutable(graph, program, lowered.constants, lowered.aliases), _pack(lowered, program)
+    return NativeExecutable(graph, program, lowered.constants, lowered.aliases, donated), _pack(lowered, program)
 
 
 def _pack(lowered: Lowered, program: NativeProgram) -> bytes:
@@ -135,7 +192,7 @@ def _pack(lowered: Lowered, program: NativeProgram) -> bytes:
     return b"".join([len(head).to_bytes(8, "little"), head, *[c.tobytes() for c in lowered.constants], program.to_bytes()])
 
 
-def _unpack(graph: Graph, data: bytes) -> NativeExecutable:
+def _unpack(graph: Graph, data: bytes, donated: tuple[int, ...]) -> NativeExecutable:
     try:
         at = 8 + int.from_bytes(data[:8], "little")
         facts = json.loads(data[8:at])
@@ -147,4 +204,4 @@ def _unpack(graph: Graph, data: bytes) -> NativeExecutable:
             constants.append(array)
     except (ValueError, KeyError) as error:
         raise CompileError("executable", "cache entry", "must be what was stored", str(error)) from error
-    return NativeExecutable(graph, NativeProgram.from_bytes(data[at:]), constants, facts["aliases"])
+    return NativeExecutable(graph, NativeProgram.from_bytes(data[at:]), constants, facts["aliases"], donated)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,7 +38,9 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with warnings.catch_warnings():
+                warnings.showwarning = _warn
+                command(*args, **kwargs)
         except MainspringError as error:
             if _debugging():
                 raise
@@ -48,6 +51,10 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(INTERRUPTED) from error
 
     return run
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _debugging() -> bool:
@@ -90,14 +97,14 @@ def train(
     batch: Annotated[int | None, typer.Option(help="Items in a batch.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of the optimizer, at its highest.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads to use; all cores by default. The result does not depend on it.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads; all cores by default. Results do not depend on it.")] = None,
     data: Annotated[str | None, typer.Option(help="A file or folder of your own instead of what the recipe brings.")] = None,
     eval_every: Annotated[int | None, typer.Option(help="Steps between evaluations, each with a checkpoint.")] = None,
     keep: Annotated[int | None, typer.Option(help="Checkpoints to keep.")] = None,
     patience: Annotated[int | None, typer.Option(help="Stop after so many evaluations without a better one.")] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of a moving average of the weights, e.g. 0.999.")] = None,
-    setting: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the recipe.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/RECIPE by default, with a number if that exists.")] = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/RECIPE, or with a number if that exists.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run that --out holds.")] = False,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run, with its settings.")] = None,
 ) -> None:
@@ -105,8 +112,15 @@ def train(
     from mainspring.tools import training
 
     given = {
-        "steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed, "data": data, "eval_every": eval_every,
-        "keep": keep, "patience": patience, "ema": ema,
+        "steps": steps,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "data": data,
+        "eval_every": eval_every,
+        "keep": keep,
+        "patience": patience,
+        "ema": ema,
     }
     chosen = {name: value for name, value in given.items() if value is not None}
     order = training.Order(recipe, chosen, tuple(setting or ()), out, overwrite, resume)
@@ -147,7 +161,7 @@ def report(run: RunArgument) -> None:
 @app.command()
 @reported
 def info(
-    measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Measure the speed of a compiled matrix product.")] = True,
+    measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Time a compiled matrix product.")] = True,
 ) -> None:
     """Print version, processor, threads, measured peak, caches and the optional parts found."""
     from mainspring.tools.info import show

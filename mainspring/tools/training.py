@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from mainspring.train import Interrupt, Outcome, RunFolder, Settings, Task, fit
 from mainspring.train.folder import next_free
 from mainspring.train.settings import from_text
 
-_MAY_CHANGE = {"steps", "keep", "eval_every", "log_every", "patience"}  # when a run is resumed; the rest belongs to its model and data
+_MAY_CHANGE = {"steps", "keep", "eval_every", "log_every", "patience"}  # at a resume; the rest belongs to model and data
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,8 @@ def _recorded(config: dict[str, Any], run: str) -> tuple[Recipe, Settings]:
         return recipe, recipe.config(**config)
     except (KeyError, TypeError, ArgumentError) as error:
         rule = "its config.json must name a recipe and its settings"
-        raise DataError("run", "path", rule, f"{run}: {str(error).splitlines()[0]}", "start it again with this version") from error
+        got = f"{run}: {str(error).splitlines()[0]}"
+        raise DataError("run", "path", rule, got, "start it again with this version") from error
 
 
 def _folder(order: Order, recipe: Recipe, config: dict[str, Any]) -> RunFolder:

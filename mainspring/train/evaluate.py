@@ -24,7 +24,7 @@ class Validation:
     """Means of what `measure` gives, over the items of `source`.
 
     Args:
-        measure: ``measure(model, batch) -> {name: values}``, float or bool values of shape ``[b, ...]`` for a batch of ``b`` items;
+        measure: ``measure(model, batch) -> {name: values}``, floats or bools of shape ``[b, ...]`` for a batch of ``b`` items;
             compiled once.
         source: the items.
         batch_size: items measured at once; the result does not depend on it but for rounding.

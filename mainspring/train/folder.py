@@ -1,8 +1,8 @@
 """The folder of a run: which file is where, made without harming what is already there.
 
-    config.json         recipe and settings        metrics.jsonl   one line a logged step and an evaluation
-    environment.json    machine and versions       events/         the same for TensorBoard
-    checkpoints/        the last few               report.html, sample.txt   written at the end
+config.json         recipe and settings        metrics.jsonl   one line a logged step and an evaluation
+environment.json    machine and versions       events/         the same for TensorBoard
+checkpoints/        the last few               report.html, sample.txt   written at the end
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Interrupt:
-    """Within ``with Interrupt() as stop:`` the first SIGINT or SIGTERM makes ``stop()`` true; the second one ends the process at once.
+    """Within ``with Interrupt() as stop:`` the first SIGINT or SIGTERM makes ``stop()`` true; the second ends the process.
 
     Outside the main thread, where Python handles no signals, it does nothing.
     """

@@ -31,7 +31,7 @@ from mainspring.train.evaluate import Validation
 from mainspring.train.folder import RunFolder
 from mainspring.train.metrics import MetricsWriter
 from mainspring.train.settings import Settings
-from mainspring.train.state import TrainState, initial_state, model_to_use, with_average
+from mainspring.train.state import initial_state, model_to_use, with_average
 from mainspring.train.step import Loss, training_step
 from mainspring.train.tensorboard import EventWriter
 from mainspring.train.view import Lines, View
@@ -151,9 +151,11 @@ class _Run:
 
     @contextlib.contextmanager
     def opened(self, start: int | None) -> Any:
-        with MetricsWriter(self.folder.metrics, resume_step=start) as self.metrics:
-            with EventWriter(self.folder.events, resume_step=start) as self.events:
-                yield
+        with (
+            MetricsWriter(self.folder.metrics, resume_step=start) as self.metrics,
+            EventWriter(self.folder.events, resume_step=start) as self.events,
+        ):
+            yield
 
     # ------------------------------------------------------------------------------------------- steps
 

@@ -27,8 +27,8 @@ class Settings:
         eval_every: steps between evaluations, each of which also saves a checkpoint; the last step is always evaluated.
         log_every: steps between lines of metrics.jsonl.
         keep: checkpoints to keep.
-        patience: stop after so many evaluations without a lower validation loss; None never does. The checkpoint of the best one
-            is then among those kept.
+        patience: stop after so many evaluations without a lower validation loss; None never does. The checkpoint of the best
+            one is then among those kept.
         ema: decay of a moving average of the weights, which is then what is evaluated and used; None keeps none.
 
     Raises:
@@ -59,7 +59,7 @@ class Settings:
         """Refuse the setting `name` unless it is None or `holds` for it."""
         value = getattr(self, name)
         if value is not None and not holds(value):
-            raise ArgumentError(type(self).__name__, name, rule, repr(value), f"{name}={type(self).__dataclass_fields__[name].default!r}")
+            raise ArgumentError("settings", name, rule, repr(value), _example(type(self), name))
 
     def _require_type(self, name: str, kinds: tuple[type, ...]) -> None:
         value = getattr(self, name)
@@ -67,7 +67,7 @@ class Settings:
             object.__setattr__(self, name, float(value))
         elif type(value) not in kinds:
             words = " or ".join("nothing" if kind is types.NoneType else kind.__name__ for kind in kinds)
-            raise ArgumentError(type(self).__name__, name, f"it must be of type {words}", repr(value), "")
+            raise ArgumentError("settings", name, f"it must be of type {words}", repr(value), _example(type(self), name))
 
     def as_json(self) -> dict[str, Any]:
         """The settings as a dict that JSON can hold."""
@@ -88,7 +88,9 @@ def from_text(kind: type[Settings], name: str, text: str) -> Any:
     """
     known = field_types(kind)
     if name not in known:
-        raise ArgumentError("settings", name, f"it must be one of {', '.join(known)}", f"{name}={text}", f"{next(iter(known))}=…")
+        raise ArgumentError(
+            "settings", name, f"it must be one of {', '.join(known)}", f"{name}={text}", _example(kind, "steps")
+        )
     if types.NoneType in known[name] and text.lower() == "none":
         return None
     for wanted in known[name]:
@@ -97,7 +99,11 @@ def from_text(kind: type[Settings], name: str, text: str) -> Any:
         except (KeyError, ValueError):
             continue
     words = " or ".join(kind.__name__ for kind in known[name] if kind is not types.NoneType)
-    raise ArgumentError("settings", name, f"it must be of type {words}", repr(text), f"{name}={kind.__dataclass_fields__[name].default}")
+    raise ArgumentError("settings", name, f"it must be of type {words}", repr(text), _example(kind, name))
+
+
+def _example(kind: type[Settings], name: str) -> str:
+    return f"{name}={kind.__dataclass_fields__[name].default}"
 
 
 def _truth(text: str) -> bool:

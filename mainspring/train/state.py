@@ -1,8 +1,9 @@
-"""`TrainState`: everything a training step reads and writes, as one tree, so that it can be compiled, donated and saved whole."""
+"""`TrainState`: everything a training step reads and writes, as one tree that is compiled, donated and saved whole."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class TrainState:
 
 
 def initial_state(model: Any, optimizer: optim.Optimizer, seed: int) -> TrainState:
-    """The state before the first step, in buffers of its own: a step that is handed it by `donate` takes them, and none twice."""
+    """The state before the first step, in buffers of its own, so that a step may take them over and finds none twice."""
     state = TrainState(np.int32(0), model, optimizer.init(model), random.key(seed))
     return tree.map(lambda leaf: asarray(np.asarray(leaf)), state)
 
@@ -60,6 +61,6 @@ def load_model(
     Raises:
         CheckpointError: there is none, it is damaged, or it holds another model.
     """
-    path = checkpoint.latest_valid(path) if not (checkpoint.Path(path) / checkpoint.MANIFEST).exists() else path
-    found = checkpoint.load(path, initial_state(model, with_average(optimizer, decay), 0), wrap=asarray)
+    whole = path if (Path(path) / checkpoint.MANIFEST).exists() else checkpoint.latest_valid(path)
+    found = checkpoint.load(whole, initial_state(model, with_average(optimizer, decay), 0), wrap=asarray)
     return model_to_use(found.state, decay), found

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TextIO
 
+Clock = Callable[[], float]  # seconds
+
 LINE_SECONDS = 10.0  # between lines of progress
 
 
@@ -32,7 +34,7 @@ class View(Protocol):
 class Rate:
     """Steps a second and the time left, without the first step, which compiles."""
 
-    def __init__(self, steps: int, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, steps: int, clock: Clock = time.monotonic):
         self._steps, self._clock = steps, clock
         self._start: tuple[int, float] | None = None
         self.per_second = 0.0
@@ -53,7 +55,7 @@ class Rate:
 class Lines:
     """Plain lines: evaluations to `results` (standard output), the rest to `progress` (standard error) every ten seconds."""
 
-    def __init__(self, results: TextIO | None = None, progress: TextIO | None = None, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, results: TextIO | None = None, progress: TextIO | None = None, clock: Clock = time.monotonic):
         self._results, self._progress, self._clock = results, progress, clock
         self._steps, self._next, self._rate = 0, 0.0, Rate(0, clock)
 

@@ -12,6 +12,7 @@ from mainspring.base.errors import ArgumentError, AxisError, ShapeError
 from mainspring.types.dtype import DType
 
 Shape = tuple[int, ...]
+MOST_ELEMENTS = 2**59  # bytes are then still counted in 63 bits
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ def as_shape(value: Any, where: str = "shape") -> Shape:
     shape = as_ints(value, where, "shape")
     if any(n < 0 for n in shape):
         raise ShapeError(where, "shape", "every extent must be ≥ 0", str(shape), "ms.zeros((2, 3))")
+    if math.prod(n for n in shape if n) > MOST_ELEMENTS:
+        raise ShapeError(where, "shape", f"must have at most {MOST_ELEMENTS} elements", str(shape), "ms.zeros((2, 3))")
     return shape
 
 

@@ -27,7 +27,8 @@ def assert_gradients(function: Any, *primals: Any, step: float = 1e-6, rtol: flo
     ways = tree.leaves_at(treedef, direction)
 
     def moved(by: float) -> Any:
-        return function(*tree.unflatten(treedef, [p if d is None else ms.asarray(p.numpy() + by * d) for p, d in zip(leaves, ways, strict=True)]))
+        return function(*tree.unflatten(treedef, [p if d is None else ms.asarray(p.numpy() + by * d) for p,
+                                                  d in zip(leaves, ways, strict=True)]))
 
     def inner(a: Any, b: Any) -> float:
         return float(sum((np.asarray(x) * np.asarray(y)).sum() for x, y in zip(tree.leaves(a), tree.leaves(b), strict=True)))

@@ -43,6 +43,7 @@ CASES = {
     "reshape to floats": (lambda: ms.reshape(x, (2.0, 3)), ArgumentError, "shape", "2.0"),
     "negative shape": (lambda: ms.zeros((2, -1)), ShapeError, "shape", "≥ 0"),
     "float shape": (lambda: ms.zeros(2.5), ArgumentError, "shape", "2.5"),
+    "more than can be counted": (lambda: ms.zeros((2**62, 4)), ShapeError, "shape", "at most"),
     "squeeze": (lambda: ms.squeeze(x, 0), ShapeError, "axis", "extent 1"),
     "T of a stack": (lambda: ms.ones((2, 2, 2)).T, ShapeError, "t", "mT"),
     "mT of a vector": (lambda: v.mT, ShapeError, "x", "at least 2 dims"),
@@ -75,6 +76,8 @@ CASES = {
     "scalar range": (lambda: ms.ones(2, dtype="int8") + 300, DTypeError, "scalar", "300"),
     "integer range": (lambda: ms.asarray([300], dtype="int8"), DTypeError, "obj", "300"),
     "float index": (lambda: ms.take(x, ms.asarray([1.0]), axis=0), DTypeError, "indices[0]", "float32"),
+    "an int beyond every float": (lambda: x + 10**400, DTypeError, "scalar", "float32 can hold"),
+    "NaN for an integer": (lambda: ms.full(2, float("nan"), dtype="int32"), DTypeError, "scalar", "int32 can hold"),
     "limits of an integer": (lambda: ms.finfo("int8"), DTypeError, "type", "float dtype"),
     "limits of a float": (lambda: ms.iinfo("float32"), DTypeError, "type", "integer dtype"),
     # axes and indices

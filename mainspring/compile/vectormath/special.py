@@ -108,6 +108,7 @@ def digamma(x: Value) -> Value:
     part = (x - x.intrinsic("roundeven")) * pymath.pi
     cotangent = cos(part) / sin(part)
     psi = reflected.where(psi - cotangent * pymath.pi, psi)
+    psi = (part.eq(0) & reflected).where(x.like(float("nan")), psi)
     psi = x.eq(0).where(x.like(float("-inf")).copysign(-x), psi)
     return x.eq(float("inf")).where(x, psi)
 

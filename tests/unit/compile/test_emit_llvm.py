@@ -76,6 +76,7 @@ ACCESSES = {
     "reversed": lambda i, r: r * 40 + 39 - i,
     "strided": lambda i, r: i * 3 + r,
     "split": lambda i, r: S.floordiv(i, 16) * 64 + S.mod(i, 16) + r,
+    "cancelled": lambda i, r: S.make("add", (S.make("sub", (i + 3, i), I64), S.make("mul", (i, number(2)), I64)), I64) + r,
     "uneven": lambda i, r: S.floordiv(i, 5) * 7 + S.mod(i, 5) + r,
 }
 

@@ -29,7 +29,9 @@ def test_round_trip_of_every_dtype(dtype):
 
 
 def test_inner_graphs_of_other_depths_and_places():
-    inner = trace(lambda x: trace(lambda y: [y + x], [TensorType((), ALL[-1])]).graph.outputs and [x], [TensorType((), ALL[-1])])
+    inner = trace(
+        lambda x: trace(lambda y: [y + x], [TensorType((), ALL[-1])]).graph.outputs and [x], [TensorType((), ALL[-1])]
+    )
     nested = []
     trace(lambda x: nested.append(trace(lambda y: [y + x], [x._type]).graph) or [x], [TensorType((), ALL[-1])])
     for graph in (inner.graph, nested[0]):

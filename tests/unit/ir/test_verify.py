@@ -69,7 +69,13 @@ def test_the_error_shows_neighbourhood_pass_and_line():
     with pytest.raises(GraphError) as caught:
         verify(in_graph(forged("cos", (bad,), VECTOR)), after="simplify")
     text = str(caught.value)
-    for part in ("verify, after simplify", "%1 = sin(%0) : float32[3]", "> %2 = exp(%1) : int64[]", "%3 = cos(%2)", "model.py:7: y = f(x)"):
+    for part in (
+        "verify, after simplify",
+        "%1 = sin(%0) : float32[3]",
+        "> %2 = exp(%1) : int64[]",
+        "%3 = cos(%2)",
+        "model.py:7: y = f(x)",
+    ):
         assert part in text
 
 
@@ -83,8 +89,13 @@ def test_legality_of_each_stage():
         "exp": inner,
     }
     legal = {name: [s for s in STAGES if _accepts(g, s)] for name, g in programs.items()}
-    assert legal == {"call": ["graph"], "checkpoint": ["graph"], "call in scan": ["graph"],
-                     "stop_gradient": ["graph", "inlined"], "exp": list(STAGES)}
+    assert legal == {
+        "call": ["graph"],
+        "checkpoint": ["graph"],
+        "call in scan": ["graph"],
+        "stop_gradient": ["graph", "inlined"],
+        "exp": list(STAGES),
+    }
     assert verify(programs["call"], "expanded", templates=["call"])
     with pytest.raises(GraphError, match="must be one of graph, inlined"):
         verify(inner, "finished")

@@ -30,7 +30,8 @@ def by_loops(q, k, v, causal=False, offset=0, mask=None, bias=None, scale=None):
     for n, i, j in itertools.product(range(b), range(l), range(h)):
         seen = [t for t in range(s) if mask[n, j, i, t] and (not causal or t <= i + offset)]
         if seen:
-            score = np.array([q[n, i, j] @ k[n, t, j // group] * (d**-0.5 if scale is None else scale) + bias[n, j, i, t] for t in seen])
+            score = np.array([q[n, i, j] @ k[n, t, j // group] * (d**-0.5 if scale is None else scale) + bias[n, j, i,
+                                                                                                              t] for t in seen])
             weight = np.exp(score - score.max())
             out[n, i, j] = (weight / weight.sum()) @ v[n, seen, j // group]
     return out

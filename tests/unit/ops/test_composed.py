@@ -121,9 +121,11 @@ def test_affine_norms():
     assert np.allclose(c.layer_norm(z, w, b, axis=-1).numpy(), standardized(z, -1) * w + b)
     assert np.allclose(c.layer_norm(z, axis=(-2, -1)).numpy(), standardized(z, (2, 3)))
     assert np.allclose(c.instance_norm(z, w, b).numpy(), standardized(z, (1, 2)) * w + b)
-    assert np.allclose(c.group_norm(z, 2, w, b).numpy(), standardized(z.reshape(2, 3, 4, 2, 3), (1, 2, 4)).reshape(z.shape) * w + b)
+    assert np.allclose(c.group_norm(z, 2, w, b).numpy(),
+                       standardized(z.reshape(2, 3, 4, 2, 3), (1, 2, 4)).reshape(z.shape) * w + b)
     assert np.allclose(c.batch_norm(z, w, np.exp(b), w, b).numpy(), (z - w) / np.sqrt(np.exp(b) + 1e-5) * w + b)
-    for function in (c.layer_norm, c.instance_norm, lambda z, w, b: c.group_norm(z, 2, w, b), lambda z, w, b: c.batch_norm(z, None, None, w, b)):
+    for function in (c.layer_norm, c.instance_norm, lambda z, w, b: c.group_norm(z, 2, w, b), lambda z, w,
+                     b: c.batch_norm(z, None, None, w, b)):
         assert_gradients(function, z, w, b)
     assert_gradients(c.rms_norm, z, w)
 

@@ -8,6 +8,7 @@ import pytest
 from mainspring.autodiff.reverse import grad, jvp, value_and_grad, vjp, vjp_graph
 from mainspring.base import tree
 from mainspring.base.errors import GradientError, ShapeError, TraceError, TreeError
+from mainspring.interpret.abstract import result_types
 from mainspring.interpret.reference import run_reference
 from mainspring.interpret.staged import evaluate, trace
 from mainspring.ir.bind import concrete
@@ -152,11 +153,15 @@ def test_scan_reverse_trees_and_int_carries():
         want.insert(0, h)
     close(hs, np.array(want))
     assert counts.tolist() == [4, 3, 2, 1, 0] and int(carry["n"]) == 5 and carry["n"].dtype.name == "int64"
-    slope = grad(lambda a: scan(body, {"n": 0, "h": asarray(np.float64(1))}, {"a": a, "skip": xs["skip"]}, reverse=True)[0]["h"])(xs["a"])
+    slope = grad(
+        lambda a: scan(body, {"n": 0, "h": asarray(np.float64(1))}, {"a": a, "skip": xs["skip"]}, reverse=True)[0]["h"]
+    )(xs["a"])
     step = 1e-6
     for i in range(5):
         moved = X[:, 0] + step * (np.arange(5) == i)
-        other = scan(body, {"n": 0, "h": asarray(np.float64(1))}, {"a": asarray(moved), "skip": xs["skip"]}, reverse=True)[0]["h"]
+        other = scan(body, {"n": 0, "h": asarray(np.float64(1))}, {"a": asarray(moved), "skip": xs["skip"]}, reverse=True)[0][
+            "h"
+        ]
         assert abs((float(other) - h) / step - float(slope[i])) < 1e-4
 
 
@@ -164,13 +169,21 @@ def test_scan_lengths_and_weak_carries():
     assert float(scan(lambda c, _: (c * 0.5, None), 1, length=3)[0]) == 0.125  # the int 1 takes the dtype of c * 0.5
     carry, ys = scan(lambda c, x: (c + x, c), 0.0, asarray(np.zeros((0,), np.float32)))
     assert ys.shape == (0,) and float(carry) == 0.0
-    assert float(grad(lambda c: scan(lambda c, x: (c * x, None), c, asarray(np.ones((0,), np.float32)))[0])(asarray(np.float32(3)))) == 1.0
+    assert (
+        float(
+            grad(lambda c: scan(lambda c, x: (c * x, None), c, asarray(np.ones((0,), np.float32)))[0])(asarray(np.float32(3)))
+        )
+        == 1.0
+    )
     close(map_(lambda x: x * 2.0, asarray(X)), X * 2)
 
 
 def test_what_does_not_vary_leaves_the_loop():
     values = [asarray(a) for a in (X, W)]
-    traced = trace(lambda x, w: [scan(lambda c, row: (c + row * e.exp(w), None), asarray(np.zeros((3, 3))), x)[0]], [v._type for v in values])
+    traced = trace(
+        lambda x, w: [scan(lambda c, row: (c + row * e.exp(w), None), asarray(np.zeros((3, 3))), x)[0]],
+        [v._type for v in values],
+    )
     loop = next(n for n in traced.graph.nodes() if n.op is SCAN)
     assert {n.op.name for n in loop.static["body"].nodes()} == {"input", "multiply", "add", "broadcast_to"}
     assert any(n.op.name == "exp" for n in traced.graph.nodes())
@@ -239,7 +252,9 @@ def test_cond_runs_one_branch_and_its_gradient():
 
 def test_gradients_reach_small_closed_over_values_in_nested_traces():
     def f(w):
-        return scan(lambda c, x: (c + cond(c > 0, lambda: x * w, lambda: x), None), asarray(np.float64(1)), asarray(X[:, 0] ** 2))[0]
+        return scan(
+            lambda c, x: (c + cond(c > 0, lambda: x * w, lambda: x), None), asarray(np.float64(1)), asarray(X[:, 0] ** 2)
+        )[0]
 
     w = asarray(np.float64(0.5))
     close(grad(f)(w), np.sum(X[:, 0] ** 2))
@@ -264,6 +279,45 @@ def test_vjp_graph_keeps_large_constants():
     close(pulled, [2 * table])
 
 
+def test_gradients_inside_bodies():
+    def step(c, x):
+        return c - 0.1 * grad(lambda c: r.sum(e.sin(c * x)))(c)
+
+    def loop(c):
+        for i in range(5):
+            c = step(c, asarray(X)[i])
+        return r.sum(c)
+
+    def scanned(c):
+        return r.sum(scan(lambda c, x: (step(c, x), None), c, asarray(X))[0])
+
+    close(grad(scanned)(asarray(H)), grad(loop)(asarray(H)))
+    close(staged(grad(jitted(scanned)))(asarray(H)), grad(loop)(asarray(H)))
+
+
+def test_bodies_that_only_pass_on():
+    def f(c):
+        _, (_, _, products) = scan(lambda c, x: (c, (c, x, c * x)), c, asarray(X))
+        return r.sum(products) + r.sum(scan(lambda c, x: (x, c), c, asarray(X))[1])
+
+    close(grad(f)(asarray(H)), X.sum(axis=0) + 1)
+
+
+def test_third_order():
+    def power(x):
+        return scan(lambda c, _: (c * x, None), asarray(np.float64(1)), length=4)[0]
+
+    assert float(grad(grad(grad(power)))(asarray(np.float64(2)))) == 48.0
+
+
+def test_types_only():
+    x = asarray(H)
+    found = result_types(
+        lambda x: cond(r.sum(x) > 0, lambda: scan(lambda c, _: (c * x, c), x, length=2)[1], lambda: asarray(X[:2])), x._type
+    )
+    assert found._type == asarray(X[:2])._type
+
+
 MISUSE = {
     "cond trees": (TreeError, lambda x: cond(x > 0, lambda: (x, x), lambda: x)),
     "cond types": (ShapeError, lambda x: cond(x > 0, lambda: x, lambda: x > 0)),
@@ -284,7 +338,7 @@ MISUSE = {
 @pytest.mark.parametrize("case", MISUSE)
 def test_misuse_is_our_error(case):
     error, call = MISUSE[case]
-    with pytest.raises(error, match="write|leaf|got"):
+    with pytest.raises(error, match=r"write|leaf|got"):
         staged(call)(asarray(np.float64(1)))
 
 

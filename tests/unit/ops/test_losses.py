@@ -25,7 +25,8 @@ TABLE = {
     "smooth_l1 of 0": (lambda a, b, **k: losses.smooth_l1(a, b, beta=0.0, **k), (A, B), D),
     "bce": (losses.bce, (P, T), -(T * np.log(P) + (1 - T) * np.log(1 - P))),
     "bce_with_logits": (losses.bce_with_logits, (A, T), np.log1p(np.exp(A)) - T * A),
-    "bce_with_logits weighted": (lambda a, t, **k: losses.bce_with_logits(a, t, pos_weight=np.float64(3.0) * np.ones(3), **k), (A, T),
+    "bce_with_logits weighted": (lambda a, t, **k: losses.bce_with_logits(a, t, pos_weight=np.float64(3.0) * np.ones(3), **k),
+                                 (A, T),
                                  3 * T * np.log1p(np.exp(-A)) + (1 - T) * np.log1p(np.exp(A))),
     "kl_div": (losses.kl_div, (A, T), T * (np.log(T) - A)),
     "kl_div log": (lambda a, t, **k: losses.kl_div(a, t, log_target=True, **k), (A, B), np.exp(B) * (B - A)),
@@ -60,7 +61,7 @@ LOGITS, LABELS, WEIGHT = RNG.standard_normal((7, 4)) * 3, np.array([0, 3, 1, 1, 
 
 
 @pytest.mark.parametrize("weight, smoothing, ignore, reduction",
-                         itertools.product((None, WEIGHT), (0.0, 0.3), (None, 1), ("none", "mean", "sum")))
+                         list(itertools.product((None, WEIGHT), (0.0, 0.3), (None, 1), ("none", "mean", "sum"))))
 def test_cross_entropy_of_labels(weight, smoothing, ignore, reduction):
     options = {"weight": weight, "label_smoothing": smoothing, "ignore_index": ignore, "reduction": reduction}
     want = classes(LOGITS, LABELS, weight, smoothing, ignore, reduction)
@@ -79,7 +80,8 @@ def test_cross_entropy_of_probabilities_and_nll():
     logp = LOGITS - np.log(np.exp(LOGITS).sum(-1, keepdims=True))
     assert np.allclose(losses.nll(logp, LABELS, weight=WEIGHT).numpy(), classes(LOGITS, LABELS, WEIGHT, 0.0, None, "mean"))
     soft = np.abs(RNG.standard_normal((7, 4)))
-    assert np.allclose(losses.cross_entropy(LOGITS, soft, weight=WEIGHT, reduction="sum").numpy(), -(soft * WEIGHT * logp).sum())
+    assert np.allclose(losses.cross_entropy(LOGITS, soft, weight=WEIGHT, reduction="sum").numpy(),
+                       -(soft * WEIGHT * logp).sum())
     assert_gradients(lambda x, t: losses.cross_entropy(x, t, label_smoothing=0.1), LOGITS, soft)
 
 

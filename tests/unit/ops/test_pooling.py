@@ -169,6 +169,10 @@ def test_global_and_adaptive():
     assert np.allclose(pooling.global_avg_pool(x).numpy(), x.mean((1, 2)))
     assert np.array_equal(pooling.global_max_pool(x, keepdims=True).numpy(), x.max((1, 2), keepdims=True))
     assert np.allclose(pooling.adaptive_avg_pool(x, (2, 3)).numpy(), pooling.avg_pool(x, 2).numpy())
+    uneven = pooling.adaptive_avg_pool(x, (3, 4)).numpy()
+    rows, columns = ((0, 2), (1, 3), (2, 4)), ((0, 2), (1, 3), (3, 5), (4, 6))
+    want = [[x[:, a:b, c:d].mean((1, 2)) for c, d in columns] for a, b in rows]
+    assert np.allclose(uneven, np.array(want).transpose(2, 0, 1, 3))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -184,7 +188,7 @@ def test_low_precision_sums_in_float32(dtype):
     (lambda x: pooling.max_pool(x, (2, 2, 2)), ArgumentError),
     (lambda x: pooling.max_pool(x, 2, padding=-1), ArgumentError),
     (lambda x: pooling.avg_pool(x, 2, padding="full"), ArgumentError),
-    (lambda x: pooling.adaptive_avg_pool(x, 3), ShapeError),
+    (lambda x: pooling.adaptive_avg_pool(x, (3,)), ShapeError),
 ])
 def test_misuse(call, error):
     with pytest.raises(error):

@@ -84,7 +84,8 @@ def run(folder: Path, settings: Settings, *, resume: bool = False, stop_at: int 
     """`fit` in a folder; `stop_at` asks it to stop after that many steps."""
     where = RunFolder(folder) if resume else RunFolder.create(folder, settings.as_json())
     steps = itertools.count(1)
-    return fit(job(settings, **kwargs), settings, where, resume=resume, view=quiet(), should_stop=lambda: next(steps) == stop_at)
+    task = job(settings, **kwargs)
+    return fit(task, settings, where, resume=resume, view=quiet(), should_stop=lambda: next(steps) == stop_at)
 
 
 def final_bytes(folder: Path) -> dict[str, bytes]:
@@ -195,7 +196,8 @@ def test_the_average_of_weights(tmp_path: Path) -> None:
     """ema = decay · ema + (1 - decay) · weights, from the initial weights on."""
     settings = Settings(steps=3, batch=16, eval_every=1, ema=0.5)
     outcome = run(tmp_path / "run", settings)
-    weights = [checkpoint.load(path).state["model.weight"] for path in sorted((tmp_path / "run" / "checkpoints").glob("step-*"))]
+    saved = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
+    weights = [checkpoint.load(path).state["model.weight"] for path in saved]
     expected = np.zeros(3, np.float32)
     for weight in weights:
         expected = expected * 0.5 + weight * 0.5
