@@ -10,7 +10,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,8 +25,11 @@ from mainspring.ir.bind import Value, context
 from mainspring.ir.graph import Graph
 from mainspring.ir.op import Op
 from mainspring.ops.control import call_graph
-from mainspring.runtime.executable import Executable, build
+from mainspring.runtime import build
 from mainspring.types.shape import TensorType
+
+if TYPE_CHECKING:
+    from mainspring.runtime.executable import Executable
 
 
 @dataclass
@@ -79,7 +82,8 @@ class _Fast:
 class Jitted:
     """A compiled function; see `jit`."""
 
-    def __init__(self, function: Callable[..., Any], static_argnums: tuple[int, ...], static_argnames: tuple[str, ...], donate: tuple[int, ...]):
+    def __init__(self, function: Callable[..., Any], static_argnums: tuple[int, ...], static_argnames: tuple[str, ...],
+                 donate: tuple[int, ...]):
         functools.update_wrapper(self, function)
         self.function = function
         self.static_argnums, self.static_argnames, self.donate = static_argnums, static_argnames, donate
@@ -89,9 +93,9 @@ class Jitted:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         last = self._last
         if last is not None and not context.recorders and len(context.interpreters) == 1:
-            values = last.values(args, kwargs)
-            if values is not None:
-                return last.trace.put(last.executable(values))
+            operands = last.values(args, kwargs)
+            if operands is not None:
+                return last.trace.put(last.executable(operands))
         if is_tracing():
             return self.function(*args, **kwargs)
         statics, dynamic, named = self._separate(args, kwargs)
@@ -105,7 +109,7 @@ class Jitted:
         if found is None:
             found = self._traces[full_key] = self._trace(leaves, values, treedef, statics, dynamic)
         inputs = [v for v in values if v is not None]
-        operands = (*inputs, *found.captured)
+        operands = [*inputs, *found.captured]
         if wanted(operands):
             results: Sequence[Value] = call_graph(found.graph, operands)
         else:
@@ -136,13 +140,15 @@ class Jitted:
         dynamic = tuple(None if i in places else a for i, a in enumerate(args))
         return (by_position, by_name), dynamic, {k: v for k, v in kwargs.items() if k not in self.static_argnames}
 
-    def _trace(self, leaves: list[Any], values: list[Value | None], treedef: tree.TreeDef, statics: Any, dynamic: tuple[Any, ...]) -> _Trace:
+    def _trace(self, leaves: list[Any], values: list[Value | None], treedef: tree.TreeDef, statics: Any,
+               dynamic: tuple[Any, ...]) -> _Trace:
         holes: dict[int, Any] = {}
         structure: list[tree.TreeDef] = []
 
         def flat(*tensors: Value) -> list[Value]:
             rest = iter(tensors)
-            args, kwargs = tree.unflatten(treedef, [leaf if v is None else next(rest) for leaf, v in zip(leaves, values, strict=True)])
+            args, kwargs = tree.unflatten(treedef,
+                                          [leaf if v is None else next(rest) for leaf, v in zip(leaves, values, strict=True)])
             args = list(args)
             if statics:
                 for i, value in statics[0]:
@@ -161,7 +167,8 @@ class Jitted:
         traced = trace(flat, [v._type for v in values if v is not None])
         if any(v._frame is not None for v in traced.captured):
             raise TraceError("jit", "function", "captured a traced tensor of another trace", "", "pass it as an argument")
-        return _Trace(traced.graph, traced.captured, structure[-1], holes, self._donated(values, dynamic), builder(structure[-1]))
+        return _Trace(traced.graph, traced.captured, structure[-1], holes, self._donated(values, dynamic),
+                      builder(structure[-1]))
 
     def _donated(self, values: list[Value | None], dynamic: tuple[Any, ...]) -> tuple[int, ...]:
         """Positions, among the tensor inputs, of the leaves of donated arguments."""
@@ -205,12 +212,15 @@ def _unhashable(function: Callable[..., Any], leaves: list[Any], statics: Any) -
         try:
             hash(leaf)
         except TypeError:
-            return ArgumentError("jit", getattr(function, "__name__", "function"), "static arguments and leaves that are not tensors must be hashable",
-                                 f"{type(leaf).__name__}: {leaf!r}", "a tuple instead of a list, a frozen dataclass instead of an object")
+            return ArgumentError("jit", getattr(function, "__name__", "function"),
+                                 "static arguments and leaves that are not tensors must be hashable",
+                                 f"{type(leaf).__name__}: {leaf!r}",
+                                 "a tuple instead of a list, a frozen dataclass instead of an object")
     return ArgumentError("jit", "arguments", "must be trees of tensors and hashable values", repr(leaves))
 
 
-def jit(function: Callable[..., Any] | None = None, *, static_argnums: int | Sequence[int] = (), static_argnames: str | Sequence[str] = (),
+def jit(function: Callable[..., Any] | None = None, *, static_argnums: int | Sequence[int] = (),
+        static_argnames: str | Sequence[str] = (),
         donate: int | Sequence[int] = ()) -> Any:
     """Compile `function`, a function of trees of tensors.
 
@@ -231,15 +241,18 @@ def jit(function: Callable[..., Any] | None = None, *, static_argnums: int | Seq
     return Jitted(function, *_both_ways(function, numbers, names), (donate,) if isinstance(donate, int) else tuple(donate))
 
 
-def _both_ways(function: Callable[..., Any], numbers: tuple[int, ...], names: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+def _both_ways(function: Callable[..., Any], numbers: tuple[int, ...], names: tuple[str, ...]) -> tuple[tuple[int, ...],
+                                                                                                        tuple[str, ...]]:
     """A static argument is static whether it is passed by position or by name."""
     try:
-        parameters = [p.name for p in inspect.signature(function).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        parameters = [p.name for p in inspect.signature(function).parameters.values()
+                      if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     except (TypeError, ValueError):
         return numbers, names
     for name in names:
         if name not in inspect.signature(function).parameters:
-            raise ArgumentError("jit", "static_argnames", f"must name parameters of the function: {', '.join(parameters)}", repr(name))
+            raise ArgumentError("jit", "static_argnames", f"must name parameters of the function: {', '.join(parameters)}",
+                                repr(name))
     numbers = tuple(dict.fromkeys([*numbers, *[parameters.index(n) for n in names if n in parameters]]))
     names = tuple(dict.fromkeys([*names, *[parameters[i] for i in numbers if -len(parameters) <= i < len(parameters)]]))
     return numbers, names

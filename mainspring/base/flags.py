@@ -72,11 +72,13 @@ def _default_cache() -> str:
     return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "mainspring")
 
 
-debug = _flag("debug", 0, _level(0, 6), "1 timings, 2 kernels, 3 graph, 4 loops, 5 LLVM, 6 assembly; each includes those before")
+debug = _flag("debug", 0, _level(0, 6),
+              "1 timings, 2 kernels, 3 graph, 4 loops, 5 LLVM, 6 assembly; each includes those before")
 verify = _flag("verify", 0, _level(0, 2), "1 verifies the graph after tracing, 2 also between all passes")
 backend = _flag("backend", "llvm", _choice("llvm", "python", "reference"),
                 "how compiled functions run: native code, the same loops as Python, or op by op with NumPy")
-threads = _flag("threads", _default_threads(), _level(1, 1024), "threads of the team; the default is the cores this process may use")
+threads = _flag("threads", _default_threads(), _level(1, 1024),
+                "threads of the team; the default is the cores this process may use")
 cache = _flag("cache", _default_cache(), str, "folder of compiled objects; the empty string turns the disk cache off")
 cache_mb = _flag("cache_mb", 512, _level(1, 1 << 20), "size in MB above which the oldest compiled objects are removed")
 target = _flag("target", "native", str, "machine to compile for: native, or a name from mainspring.compile.target")
@@ -99,5 +101,6 @@ def override(**values: Any) -> Iterator[None]:
 
 def document() -> str:
     """All flags as a Markdown table: the source of docs/environment.md."""
-    rows = [f"| `{f.variable}` | `{f.default if f.name not in ('threads', 'cache') else 'see text'}` | {f.doc} |" for f in FLAGS.values()]
+    rows = [f"| `{f.variable}` | `{f.default if f.name not in ('threads', 'cache') else 'see text'}` | {f.doc} |"
+            for f in FLAGS.values()]
     return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows]) + "\n"

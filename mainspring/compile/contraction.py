@@ -36,6 +36,7 @@ from mainspring.types.dtype import DType, int64
 MAX_CHUNKS, MIN_CHUNK = 8, 128
 PANEL_GROUP_BYTES = 512 << 10  # panels that a task keeps coming back to: half of a second-level cache
 MIN_TASKS = 16
+ROW_TILES = 4  # row tiles whose left operand is copied at once, where it must be copied
 STRIP_ROWS = 3  # up to this many rows, packing costs more than it brings
 
 
@@ -96,7 +97,7 @@ class _Contraction:
     # -------------------------------------------------------------------------------------------------- elements
 
     def _body(self, domain: tuple[int, ...], index: Sequence[Expr], k: Expr, guard: Expr | None) -> tuple[Expr, Expr]:
-        element = self.nest.element(self.nest.external)
+        element = self.nest.element(self.nest.external, self.group)
         flat = ravel(index, domain)
         product = element.body(self.root, at_flat(self.root, flat), guard, unravel(k, self.space.reduced))
         return product.args[0], product.args[1]
@@ -184,7 +185,7 @@ class _Contraction:
         def leaf(of: Node, index: tuple[Expr, ...], own: Expr | None) -> Expr:
             return self.refs[of] if of in self.refs else self.nest.external(of, index, own)
 
-        element = self.nest.element(leaf)
+        element = self.nest.element(leaf, self.group)
         stmts = lets(self.group.members[1:], self.refs, lambda v: element.body(v, at_flat(v, flat), guard))
         stmts.append(Store(tuple(Write(self.nest.buffer_of(v), flat, self.refs[v], guard) for v in self.group.stored)))
         return stmts
@@ -236,15 +237,20 @@ class _Contraction:
     def _tile(self, panels: Buffer, mr: int, vectors: int, count: int, of_right: list[int]) -> Kernel:
         nr, dims = vectors * LANES, self.dims
         tiles = -(-self.m // mr)
-        per_task = max(1, min(count, PANEL_GROUP_BYTES // (self.k * nr * self.dtype.itemsize)))
-        while per_task > 1 and self.batch * tiles * -(-count // per_task) < MIN_TASKS:
-            per_task = -(-per_task // 2)
-        groups = -(-count // per_task)
-        task = s.var("task", self.batch * groups * tiles)
-        b, first = task // (groups * tiles), (task // tiles) % groups * per_task
+        way = self._left_way(mr)
+        deep = ROW_TILES if way in ("columns", "rows") else 1  # row tiles a task copies at once
+        wide = max(1, min(count, PANEL_GROUP_BYTES // (self.k * nr * self.dtype.itemsize)))  # panels it goes through
+        while max(deep, wide) > 1 and self.batch * -(-tiles // deep) * -(-count // wide) < MIN_TASKS:
+            deep, wide = (-(-deep // 2), wide) if deep > 1 else (deep, -(-wide // 2))
+        groups, blocks = -(-count // wide), -(-tiles // deep)
+        task = s.var("task", self.batch * groups * blocks)
+        b, first, block = task // (groups * blocks), (task // blocks) % groups * wide, task % blocks
         i, v, lane, k, panel = s.var("i", mr), s.var("v", vectors), s.var("lane", LANES), s.var("k", self.k), s.var("panel", count)
-        m, n = (task % tiles) * mr + i, panel * nr + v * LANES + lane
-        left, prepare, scratch = self._left_rows(b, task % tiles, mr, i, k)
+        inner = s.var("tile", deep) if deep > 1 else s.const(0, int64)
+        inners = s.const(deep, int64) if tiles % deep == 0 else s.apply("min", s.const(deep, int64), tiles - block * deep)
+        tile = block * deep + inner
+        m, n = tile * mr + i, panel * nr + v * LANES + lane
+        left, prepare, scratch = self._left_rows(way, b, (block * deep, inner, inners), (deep, mr), i, k)
         acc = Buffer("acc", self.dtype, mr * nr, "register")
         at = i * nr + v * LANES + lane
         of_batch = dims.index(b, s.const(0, int64), s.const(0, int64))
@@ -264,8 +270,10 @@ class _Contraction:
             inside = s.both(s.compare("lt", m, self.m), s.compare("lt", n, self.n))
             body.append(over(*self._finish(acc, at, parts, mr * nr, dims.domain, dims.index(b, m, n), inside)))
         else:
-            body += self._by_rows(over, acc, at, parts, (mr, nr), (b, task % tiles, panel))
-        stop = s.const(count, int64) if groups == 1 else s.apply("min", first + per_task, count)
+            body += self._by_rows(over, acc, at, parts, (mr, nr), (b, tile, panel))
+        if deep > 1:
+            body = [For(inner, s.const(0, int64), inners, tuple(body))]
+        stop = s.const(count, int64) if groups == 1 else s.apply("min", first + wide, count)
         loop = For(panel, first, stop, tuple(body))
         extra = ([] if plain else [parts]) + scratch
         return self.nest.kernel("tile", task.attr[1], task, (*prepare, loop), self.group, (acc, *extra), 2 * self.batch * self.m * self.n * self.k)
@@ -282,37 +290,48 @@ class _Contraction:
         columns = s.const(nr, int64) if self.n % nr == 0 else s.apply("min", s.const(nr, int64), self.n - panel * nr)
         return [*keep, For(i, s.const(0, int64), rows, (For(j, s.const(0, int64), columns, tuple(stmts), "vector"),))]
 
-    def _left_rows(self, b: Expr, tile: Expr, mr: int, i: Expr, k: Expr) -> tuple[Expr, list[Stmt], list[Buffer]]:
-        """(element of row i at k, statements before, scratch): read in place where its address is affine in row and k."""
-        m = tile * mr + i
-        exact = self.m % mr == 0
-        row = m if exact else s.apply("min", m, self.m - 1)
-        left = self._product(self.dims.index(b, row, s.const(0, int64)), k)[0]
-        if left.op == "load" and len(left.args) == 1:
-            terms, _ = s.affine(left.args[0])
-            apart = all(t is k or k not in set(s.walk(t)) for t in terms)
-            if apart and terms.get(k, 0) > 1 and terms.get(i, 0) == 1 and exact:
-                columns, lane = Buffer("columns", self.dtype, mr * self.k, "scratch"), s.var("ri", mr)
-                value = s.substitute(left, lambda e: lane if e is i else None)
-                copy = For(lane, s.const(0, int64), s.const(mr, int64), (Store((Write(columns, k * mr + lane, value),)),), "vector")
-                return load(columns, k * mr + i), [For(k, s.const(0, int64), s.const(self.k, int64), (copy,))], [columns]
-            if apart and exact and all(t is i or i not in set(s.walk(t)) for t in terms):
-                return left, [], []
-            if apart:
-                bases = Buffer("bases", int64, mr, "register")
-                step = terms.get(k, 0)
-                origin = left.args[0] - k * step
-                store = For(i, s.const(0, int64), s.const(mr, int64), (Store((Write(bases, i, origin),)),), "unroll")
-                return load(left.attr, load(bases, i) + k * step), [store], [bases]
-        rows = Buffer("rows", self.dtype, mr * self.k, "scratch")
-        inner = self.dims.reduced[-1] if self.dims.reduced else 1
-        outer, c, r = s.var("ko", self.k // inner), s.var("kc", inner), s.var("ri", mr)
-        m = tile * mr + r
-        row = m if exact else s.apply("min", m, self.m - 1)
-        value = self._product(self.dims.index(b, row, s.const(0, int64)), outer * inner + c)[0]
-        copy = For(c, s.const(0, int64), s.const(inner, int64), (Store((Write(rows, r * self.k + outer * inner + c, value),)),), "vector")
-        fill = For(r, s.const(0, int64), s.const(mr, int64), (For(outer, s.const(0, int64), s.const(self.k // inner, int64), (copy,)),))
-        return load(rows, i * self.k + k), [fill], [rows]
+    def _left_at(self, b: Expr, m: Expr, k: Expr) -> Expr:
+        """The left operand of row `m` (the last row, where the tile reaches beyond) at `k`."""
+        row = m if self.m == 0 or s.bounds(m)[1] < self.m else s.apply("min", m, self.m - 1)
+        return self._product(self.dims.index(b, row, s.const(0, int64)), k)[0]
+
+    def _left_way(self, mr: int) -> str:
+        """How the left operand reaches the registers: "place" or "bases" (in place), "columns" or "rows" (copied); see the module text."""
+        tile, i, k = s.var("t", -(-self.m // mr)), s.var("i", mr), s.var("k", self.k)
+        left = self._left_at(s.var("b", self.batch), tile * mr + i, k)
+        if left.op != "load" or len(left.args) > 1:
+            return "rows"
+        terms, _ = s.affine(left.args[0])
+        if not all(t is k or k not in set(s.walk(t)) for t in terms):
+            return "rows"
+        if self.m % mr == 0 and terms.get(k, 0) > 1 and terms.get(i, 0) == 1:
+            return "columns"
+        return "place" if self.m % mr == 0 and all(t is i or i not in set(s.walk(t)) for t in terms) else "bases"
+
+    def _left_rows(self, way: str, b: Expr, place: tuple[Expr, Expr, Expr], shape: tuple[int, int], i: Expr, k: Expr) -> tuple[Expr, list[Stmt], list[Buffer]]:
+        """(element of row i at k, statements before, scratch). `place`: the first row tile of the task, the current one, how many."""
+        (start, tile, tiles), (deep, mr) = place, shape
+        left = self._left_at(b, (start + tile) * mr + i, k)
+        if way == "place":
+            return left, [], []
+        if way == "bases":
+            bases = Buffer("bases", int64, mr, "register")
+            step = s.affine(left.args[0])[0].get(k, 0)
+            store = Store((Write(bases, i, left.args[0] - k * step),))
+            return load(left.attr, load(bases, i) + k * step), [For(i, s.const(0, int64), s.const(mr, int64), (store,), "unroll")], [bases]
+        each, t, r = mr * self.k, s.var("rt", deep), s.var("ri", mr)
+        copied = Buffer(way, self.dtype, deep * each, "scratch")
+        if way == "columns":
+            copy = Store((Write(copied, t * each + k * mr + r, self._left_at(b, (start + t) * mr + r, k)),))
+            lanes = For(r, s.const(0, int64), s.const(mr, int64), (copy,), "vector")
+            fill = For(k, s.const(0, int64), s.const(self.k, int64), (For(t, s.const(0, int64), tiles, (lanes,)),))
+            return load(copied, tile * each + k * mr + i), [fill], [copied]
+        width = self.dims.reduced[-1] if self.dims.reduced else 1
+        outer, c = s.var("ko", self.k // width), s.var("kc", width)
+        copy = Store((Write(copied, t * each + r * self.k + outer * width + c, self._left_at(b, (start + t) * mr + r, outer * width + c)),))
+        lanes = For(c, s.const(0, int64), s.const(width, int64), (copy,), "vector")
+        rows = For(r, s.const(0, int64), s.const(mr, int64), (For(outer, s.const(0, int64), s.const(self.k // width, int64), (lanes,)),))
+        return load(copied, tile * each + i * self.k + k), [For(t, s.const(0, int64), tiles, (rows,))], [copied]
 
 
 def multiply_add(a: Expr, b: Expr, c: Expr) -> Expr:

@@ -63,8 +63,10 @@ def _in_place(run: Run, read: Slot, written: Slot) -> bool:
 def _pointwise(body: Body, source: Buffer, target: Buffer) -> bool:
     reads = [x for stmt in _statements(body) for x in s.walk(*expressions(stmt)) if x.op == "load" and x.attr is source]
     writes = [w for stmt in _statements(body) if isinstance(stmt, Store) for w in stmt.writes if w.buffer is target]
-    homes = [b for b in _bodies(body) if any(x.op == "load" and x.attr is source for stmt in b for x in s.walk(*expressions(stmt)))]
-    together = len(homes) == 1 and any(isinstance(stmt, Store) and any(w.buffer is target for w in stmt.writes) for stmt in homes[0])
+    homes = [b for b in _bodies(body)
+             if any(x.op == "load" and x.attr is source for stmt in b for x in s.walk(*expressions(stmt)))]
+    together = len(homes) == 1 and any(isinstance(stmt, Store) and any(w.buffer is target for w in stmt.writes)
+                                       for stmt in homes[0])
     return len(writes) == 1 and together and all(x.args[0] is writes[0].index for x in reads)
 
 

@@ -15,7 +15,7 @@ Fusion never changes arithmetic, only where values live.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from mainspring.compile.inline import Element, at_flat, flat_index, is_virtual, moves_only, space_of
@@ -29,6 +29,7 @@ from mainspring.types.shape import TensorType
 MAX_MEMBERS = 96
 MAX_READS = 48
 INLINE_DEPTH = 8  # elementwise nodes of single use that are computed inside the reduction that reads them
+AGAIN_FLOPS = 48  # work an element up to which a value of one reader is computed again rather than stored and read
 FEW_ROWS, SMALL = 16, 16384  # a row kernel has one task a row: with fewer rows than this, only small domains are fused
 
 
@@ -70,6 +71,48 @@ def contraction_operands(of: Node, space: Space) -> bool:
     return [x.attr[0] if x.op == "read" else None for x in sides] == [0, 1]
 
 
+@dataclass
+class _Recipe:
+    """How a value would be computed again: what is `made`, at how many flops an element, of which `large` and `small` stored values."""
+
+    fuser: Fuser
+    group: Group
+    wanted: dict[Node, None]
+    size: int
+    flops: int = 0
+    made: dict[Node, None] = field(default_factory=dict)
+    large: dict[Node, None] = field(default_factory=dict)
+    small: dict[Node, None] = field(default_factory=dict)
+
+    def add(self, v: Node) -> bool:
+        """Take in `v`; False when it cannot be computed again."""
+        space = space_of(v)
+        if self.fuser.kinds.get(v) != "map" or space is None:
+            return False
+        self.made[v] = None
+        self.flops += s.flops(space.symbolic(tuple(n.type for n in v.inputs)))  # type: ignore[misc]
+        for u in dict.fromkeys(h.of for h in self.fuser.hits[v]):
+            if u in self.made:
+                continue
+            own = self.fuser._group(u) is self.group
+            little = u.type.size * 16 <= self.size  # type: ignore[union-attr]
+            if own and (u in self.fuser.again or (u not in self.wanted and not little)):
+                if len(self.made) >= INLINE_DEPTH or not self.add(u):
+                    return False
+            elif not little:
+                self.large[u] = None
+            elif own:
+                self.small[u] = None
+        return True
+
+
+def _joins(v: Node) -> bool:
+    """Whether `v` (or what it only moves) puts several pieces together, as concat does."""
+    while v.op not in (INPUT, CONSTANT, ITEM) and is_virtual(v) and len(v.inputs) == 1:
+        v = v.inputs[0]
+    return v.op not in (INPUT, CONSTANT, ITEM) and is_virtual(v) and len(v.inputs) > 1
+
+
 class Fuser:
     """Groups the values of one graph."""
 
@@ -80,6 +123,7 @@ class Fuser:
         self.forced = self._forced()
         self.kinds = {v: self._kind(v) for v in self.nodes if self._could_be_value(v)}
         self.absorbed: set[Node] = set()
+        self.again: set[Node] = set()
         self._absorb()
         self.hits: dict[Node, list[Hit]] = {}
         self.group_of: dict[Node, Group] = {}
@@ -91,8 +135,13 @@ class Fuser:
         """Virtual nodes that need a buffer all the same: results of the graph and operands of templates."""
         found = {v for v in self.graph.outputs}
         for v in self.nodes:
-            if v.op not in (INPUT, CONSTANT, ITEM) and space_of(v) is None:
+            if v.op in (INPUT, CONSTANT, ITEM):
+                continue
+            space = space_of(v)
+            if space is None:
                 found.update(v.inputs)
+            elif space.reduced and contraction_operands(v, space):
+                found.update(n for n in v.inputs if _joins(n))  # rows of a product are read many times: join their pieces once
         return found
 
     def _could_be_value(self, v: Node) -> bool:
@@ -101,6 +150,10 @@ class Fuser:
     def inlined(self, v: Node) -> bool:
         """Whether reads of `v` are replaced by its body."""
         return v in self.absorbed or (v not in self.forced and is_virtual(v))
+
+    def inlined_in(self, group: Group) -> Callable[[Node], bool]:
+        """`inlined` for the kernel of `group`, which also computes again what others computed but did not store."""
+        return lambda v: self.inlined(v) or (v in self.again and self.group_of[v] is not group)
 
     def _kind(self, v: Node) -> str:
         space = space_of(v)
@@ -293,8 +346,27 @@ class Fuser:
         for v in self.graph.outputs:
             if self._group(v) is not None:
                 wanted[v] = None
+        self._choose_again(wanted)
         for v in wanted:
-            self._group(v).stored.append(v)  # type: ignore[union-attr]
+            if v not in self.again:
+                self._group(v).stored.append(v)  # type: ignore[union-attr]
+
+    def _choose_again(self, wanted: dict[Node, None]) -> None:
+        """What can be made cheaply of one stored value is not stored: its reader computes it again, as 1 + erf(x) from x."""
+        outside: dict[Node, dict[Group, str]] = {v: {} for v in wanted}
+        order = {v: i for i, v in enumerate(self.nodes)}
+        for v, hits in self.hits.items():
+            for h in hits:
+                if h.of in outside and self.group_of[v] is not self._group(h.of):
+                    outside[h.of][self.group_of[v]] = self.kinds[v]
+        for v in sorted(wanted, key=order.__getitem__):
+            if self.kinds.get(v) != "map" or v in self.forced or {"contract", "template"} & set(outside[v].values()):
+                continue
+            most = AGAIN_FLOPS if len(outside[v]) == 1 else 2
+            recipe = _Recipe(self, self.group_of[v], wanted, v.type.size)  # type: ignore[union-attr]
+            if recipe.add(v) and recipe.flops <= most and len(recipe.large) == 1:
+                self.again.update(recipe.made)
+                wanted.update(recipe.small)
 
     def _ordered(self) -> list[Group]:
         live = [g for g in self.groups if g.members]

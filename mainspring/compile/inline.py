@@ -19,6 +19,7 @@ from mainspring.types.shape import TensorType
 
 MOVING = {"read", "const", "var", "where"}
 VIRTUAL_READS = 4  # an op that reads more places than this for one element (a long concat) is worth a buffer
+FREE_FLOPS = 2  # what is made of indices alone is made anew by every reader up to this cost (a causal mask, not a table of cosines)
 LITERAL = 1  # elements of a constant that is written into the code
 
 
@@ -94,9 +95,9 @@ def _compute_virtual(of: Node) -> bool:
     space = space_of(of)
     if space is None or space.reduced:
         return False
-    if all(is_constant_like(n) for n in of.inputs):
-        return True
     element = space.symbolic(tuple(n.type for n in of.inputs))  # type: ignore[misc]
+    if all(is_constant_like(n) for n in of.inputs) and s.flops(element) <= FREE_FLOPS:
+        return True
     reads = moves_only(element)
     return reads is not None and reads <= VIRTUAL_READS
 

@@ -42,9 +42,9 @@ class Nest:
         """A load of a value that another kernel stores, or of an input."""
         return load(self.buffer_of(of), flat_index(of, index), guard)
 
-    def element(self, leaf: Callable[[Node, tuple[Expr, ...], Expr | None], Expr]) -> Element:
-        """Elements whose operands are inlined as the fusion decided."""
-        return Element(leaf, self.fuser.inlined)
+    def element(self, leaf: Callable[[Node, tuple[Expr, ...], Expr | None], Expr], group: Group) -> Element:
+        """Elements in the kernel of `group`, operands inlined as the fusion decided."""
+        return Element(leaf, self.fuser.inlined_in(group))
 
 
 def buffers_of(body: Body) -> tuple[list[Buffer], list[Buffer]]:
@@ -104,7 +104,7 @@ def _map_body(nest: Nest, group: Group, domain: tuple[int, ...]) -> tuple[list[S
     def leaf(of: Node, index: tuple[Expr, ...], guard: Expr | None) -> Expr:
         return refs[of] if of in refs else nest.external(of, index, guard)
 
-    element = nest.element(leaf)
+    element = nest.element(leaf, group)
     stmts = lets(group.members, refs, lambda v: element.body(v, at_flat(v, flat)))
     stmts.append(Store(tuple(Write(nest.buffer_of(v), flat, refs[v]) for v in group.stored)))
     return stmts, dims
@@ -247,7 +247,7 @@ class _Row:
                 return load(self.scratch[of], self.col)
             return element.body(of, at_flat(of, self.place))
 
-        element = self.nest.element(leaf)
+        element = self.nest.element(leaf, self.group)
         return element
 
     @property
@@ -331,7 +331,7 @@ def _reduce_body(nest: Nest, group: Group, domain: tuple[int, ...], extent: int)
     def leaf(of: Node, index: tuple[Expr, ...], guard: Expr | None) -> Expr:
         return refs[of] if of in refs else nest.external(of, index, guard)
 
-    element = nest.element(leaf)
+    element = nest.element(leaf, group)
     after: list[Stmt] = []
     value = element.body(root, at_flat(root, flat), None, unravel(along, space.reduced))
     fold = _fold(root, refs[root], space.combine, value, after)

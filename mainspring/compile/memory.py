@@ -175,7 +175,8 @@ class _Planner:
 
 def _place(planner: _Planner) -> tuple[dict[Slot, int], int]:
     """An offset for each temporary slot, first fit in order of first use; and the bytes of the arena."""
-    intervals = sorted(((*planner.interval(life), slot) for slot, life in planner.lives.items()), key=lambda t: (t[0], -t[2].nbytes))
+    intervals = sorted(((*planner.interval(life), slot) for slot, life in planner.lives.items()),
+                       key=lambda t: (t[0], -t[2].nbytes))
     offsets: dict[Slot, int] = {}
     active: list[tuple[int, int, int]] = []  # (offset, end, last time), by offset
     top = 0

@@ -173,7 +173,8 @@ def _chunked(n: Node, x: Node, axes: tuple[int, ...], extent: int) -> Node:
     def part(start: int, stop: int) -> Node:
         if stop - start == extent:
             return flat
-        return node(OPS["slice"], (flat,), {"start": (*[0] * len(lead), start), "stop": (*lead, stop), "step": (1,) * (len(lead) + 1)})
+        return node(OPS["slice"], (flat,),
+                    {"start": (*[0] * len(lead), start), "stop": (*lead, stop), "step": (1,) * (len(lead) + 1)})
 
     chunks = node(OPS["reshape"], (part(0, whole * REDUCE_CHUNK),), {"shape": (*lead, whole, REDUCE_CHUNK)})
     results = node(n.op, (chunks,), {"axes": (len(lead) + 1,)}, source=n.source)

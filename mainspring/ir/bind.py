@@ -48,7 +48,8 @@ class Value:
         if self._memory is None:
             if self._frame is not None:
                 return None  # abstract: a type without data
-            raise DonationError("tensor", "x", "its buffer was handed over by `donate`", str(self._type), "use the tensor that the call returned")
+            raise DonationError("tensor", "x", "its buffer was handed over by `donate`", str(self._type),
+                                "use the tensor that the call returned")
         base = self._memory.__array_interface__["data"][0]
         array: np.ndarray = np.ndarray(self._type.shape, self._type.dtype.numpy, self._memory, self._address - base)
         array.setflags(write=False)

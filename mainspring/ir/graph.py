@@ -60,7 +60,8 @@ def encode(value: Any) -> str:
         return f"graph:{value.digest}"
     if kind is Array:
         return f"array:{value.digest}"
-    raise GraphError("static parameter", "value", "must be None, bool, int, float, str, DType, TensorType, Array, Graph or a tuple of these",
+    raise GraphError("static parameter", "value",
+                     "must be None, bool, int, float, str, DType, TensorType, Array, Graph or a tuple of these",
                      f"{value!r} of type {kind.__name__}")
 
 
@@ -108,7 +109,8 @@ def _structural(name: str, infer: Callable[..., Types], doc: str) -> Op:
     def reference(*args: Any, **static: Any) -> Any:
         raise GraphError(name, "op", "belongs to graphs and is never executed by itself", name)
 
-    return register(Op(name, infer, reference, Opaque("structural: part of every graph"), NoGradient("structural", zero=False), doc))
+    return register(Op(name, infer, reference, Opaque("structural: part of every graph"), NoGradient("structural", zero=False),
+                       doc))
 
 
 INPUT = _structural("input", lambda index, depth, type: type, "Input `index` of the graph traced at nesting `depth`.")
@@ -166,7 +168,8 @@ class Graph:
         return f"<graph of {len(self.nodes())} nodes, {len(self.inputs)} inputs, {len(self.outputs)} outputs>"
 
     def __reduce__(self) -> Any:
-        raise GraphError("Graph", "pickle", "a graph is stored as text", "pickle.dumps(graph)", "mainspring.ir.text.show(graph)")
+        raise GraphError("Graph", "pickle", "a graph is stored as text", "pickle.dumps(graph)",
+                         "mainspring.ir.text.show(graph)")
 
 
 _graphs: WeakValueDictionary[str, Graph] = WeakValueDictionary()
@@ -230,5 +233,6 @@ def users(of: Graph) -> dict[Node, list[Node]]:
     return found
 
 
-__all__ = ["OPS", "Array", "Graph", "Node", "constant_node", "encode", "graph", "input_node", "items", "node", "rebuild", "splice",
+__all__ = ["OPS", "Array", "Graph", "Node", "constant_node", "encode", "graph", "input_node", "items", "node", "rebuild",
+           "splice",
            "topological", "users"]

@@ -30,7 +30,8 @@ def require_kind(where: str, argument: str, dtype: DType, accepts: str) -> None:
     """Raise DTypeError unless the kind of `dtype` is among those `accepts` names."""
     if dtype.kind not in KINDS[accepts]:
         wanted = ", ".join(d.name for d in dt.ALL if d.kind in KINDS[accepts])
-        raise DTypeError(where, argument, f"must have one of the dtypes {wanted}", dtype.name, f"ms.{where}(ms.astype(x, ms.float32))")
+        raise DTypeError(where, argument, f"must have one of the dtypes {wanted}", dtype.name,
+                         f"ms.{where}(ms.astype(x, ms.float32))")
 
 
 def is_python_scalar(x: Any) -> bool:
@@ -94,7 +95,8 @@ def widened(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _broadcast_infer(x: TensorType, shape: Shape) -> TensorType:
     if len(x.shape) > len(shape) or any(n not in (1, m) for n, m in zip(reversed(x.shape), reversed(shape), strict=False)):
-        raise ShapeError("broadcast_to", "shape", "must be what x broadcasts to", f"{x.shape} to {shape}", "ms.broadcast_to(ms.ones(3), (2, 3))")
+        raise ShapeError("broadcast_to", "shape", "must be what x broadcasts to", f"{x.shape} to {shape}",
+                         "ms.broadcast_to(ms.ones(3), (2, 3))")
     return TensorType(shape, x.dtype)
 
 
@@ -123,7 +125,8 @@ def bind_sum(x: Value, axes: tuple[int, ...]) -> Value:
     return bind(OPS["sum"], x, axes=axes) if axes else x
 
 
-BROADCAST = register(Op("broadcast_to", _broadcast_infer, lambda x, shape: np.broadcast_to(x, shape), _broadcast_space, _broadcast_vjp,
+BROADCAST = register(Op("broadcast_to", _broadcast_infer, lambda x, shape: np.broadcast_to(x, shape), _broadcast_space,
+                        _broadcast_vjp,
                         "`x` repeated along new leading dims and dims of extent 1, to `shape`."))
 
 

@@ -36,7 +36,8 @@ def _extents(spec: str, a: Shape, b: Shape) -> dict[str, int]:
     found: dict[str, int] = {}
     for label, n in [*zip(la, a, strict=True), *zip(lb, b, strict=True)]:
         if found.setdefault(label, n) != n:
-            raise ShapeError("contract", f"dim {label!r} of {spec!r}", "must have the same extent in both operands", f"{a} and {b}",
+            raise ShapeError("contract", f"dim {label!r} of {spec!r}", "must have the same extent in both operands",
+                             f"{a} and {b}",
                              "ms.matmul(ms.ones((2, 3)), ms.ones((3, 4)))")
     return found
 
@@ -118,7 +119,8 @@ def matmul(x1: Any, x2: Any, /) -> Any:
                          f"{a.shape} @ {b.shape}", "ms.matmul(ms.ones((2, 3)), ms.ones((3, 4)))")
     left, right = (expand_dims(a, axis=0) if a.ndim == 1 else a), (expand_dims(b, axis=1) if b.ndim == 1 else b)
     if left.shape[-1] != right.shape[-2]:
-        raise ShapeError("matmul", "x2", f"its dim {-2 if b.ndim > 1 else 0} must equal the last dim of x1", f"{a.shape} @ {b.shape}",
+        raise ShapeError("matmul", "x2", f"its dim {-2 if b.ndim > 1 else 0} must equal the last dim of x1",
+                         f"{a.shape} @ {b.shape}",
                          "ms.matmul(ms.ones((2, 3)), ms.ones((3, 4)))")
     product = _batched(left, right)
     if a.ndim == 1:
@@ -140,7 +142,8 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Any:
     """Σ x1·x2 along `axis`, the other dims broadcast."""
     a, b = _pair("vecdot", x1, x2)
     if axis >= 0 or axis < -min(a.ndim, b.ndim):
-        raise ArgumentError("vecdot", "axis", f"must lie in [-{min(a.ndim, b.ndim)}, -1]", str(axis), "ms.vecdot(x, y, axis=-1)")
+        raise ArgumentError("vecdot", "axis", f"must lie in [-{min(a.ndim, b.ndim)}, -1]", str(axis),
+                            "ms.vecdot(x, y, axis=-1)")
     if a.shape[axis] != b.shape[axis]:
         raise ShapeError("vecdot", "x2", f"must have the extent of x1 in dim {axis}", f"{a.shape} and {b.shape}")
     a, b = (permute_dims(v, (*[i for i in range(v.ndim) if i != v.ndim + axis], v.ndim + axis)) for v in (a, b))
@@ -155,14 +158,17 @@ def tensordot(x1: Any, x2: Any, /, *, axes: int | Sequence[Sequence[int]] = 2) -
     a, b = _pair("tensordot", x1, x2)
     if isinstance(axes, int):
         if axes < 0:
-            raise ArgumentError("tensordot", "axes", "must be ≥ 0, or two sequences of dims", str(axes), "ms.tensordot(a, b, axes=1)")
+            raise ArgumentError("tensordot", "axes", "must be ≥ 0, or two sequences of dims", str(axes),
+                                "ms.tensordot(a, b, axes=1)")
         of_a, of_b = tuple(range(a.ndim - axes, a.ndim)), tuple(range(axes))
     else:
         if not isinstance(axes, Sequence) or len(axes) != 2:
             raise ArgumentError("tensordot", "axes", "must be an int or two sequences of dims", repr(axes),
                                 "ms.tensordot(a, b, axes=((1,), (0,)))")
         of_a, of_b = (normalize_axes(x, v.ndim, "tensordot", "axes") for x, v in zip(axes, (a, b), strict=True))
-    if len(of_a) != len(of_b) or (of_a and min(of_a) < 0) or len(of_b) > b.ndim or [a.shape[i] for i in of_a] != [b.shape[i] for i in of_b]:
+    if len(of_a) != len(of_b) or (of_a
+                                  and min(of_a) < 0) or len(of_b) > b.ndim or [a.shape[i] for i in of_a] != [b.shape[i]
+                                                                                                             for i in of_b]:
         raise ShapeError("tensordot", "axes", "must pair dims of equal extent", f"{a.shape} and {b.shape} over {axes}",
                          "ms.tensordot(ms.ones((2, 3)), ms.ones((3, 4)), axes=1)")
     la = list(_ALPHABET[: a.ndim])
@@ -238,7 +244,8 @@ def _check_labels(spec: str, inputs: Sequence[str], values: Sequence[Value]) -> 
         for label, n in zip(labels, v.shape, strict=True):
             if n != 1 and extents.setdefault(label, n) != n:
                 raise ShapeError("einsum", f"operands[{position}]", f"label {label!r} of {spec!r} must have one extent",
-                                 ", ".join(str(v.shape) for v in values), 'ms.einsum("ik,kj->ij", ms.ones((2, 3)), ms.ones((3, 4)))')
+                                 ", ".join(str(v.shape) for v in values),
+                                 'ms.einsum("ik,kj->ij", ms.ones((2, 3)), ms.ones((3, 4)))')
 
 
 def _diagonals(labels: str, value: Value) -> tuple[str, Value]:
@@ -281,10 +288,13 @@ def _conv_out(x: Shape, w: Shape, stride: Shape, padding: Pairs, dilation: Shape
     return (x[0], *spatial, w[-1])
 
 
-def _conv_infer(x: TensorType, w: TensorType, stride: Shape, padding: Pairs, dilation: Shape, window_dilation: Shape, groups: int) -> TensorType:
+def _conv_infer(x: TensorType, w: TensorType, stride: Shape, padding: Pairs, dilation: Shape, window_dilation: Shape,
+                groups: int) -> TensorType:
     example = "ms.conv(ms.ones((1, 8, 8, 3)), ms.ones((3, 3, 3, 16)))"
     if len(x.shape) != len(w.shape) or not 3 <= len(x.shape) <= 5:
-        raise ShapeError("conv", "w", "x is (batch, 1 to 3 spatial dims, channels), w (window dims, channels/groups, out channels)", f"{x}, {w}", example)
+        raise ShapeError("conv", "w",
+                         "x is (batch, 1 to 3 spatial dims, channels), w (window dims, channels/groups, out channels)",
+                         f"{x}, {w}", example)
     if x.dtype is not w.dtype:
         raise DTypeError("conv", "w", "must have the dtype of x", f"{x}, {w}")
     require_kind("conv", "x", x.dtype, "numeric")
@@ -294,7 +304,8 @@ def _conv_infer(x: TensorType, w: TensorType, stride: Shape, padding: Pairs, dil
     return TensorType(_conv_out(x.shape, w.shape, stride, padding, dilation, window_dilation), x.dtype)
 
 
-def _conv_space(x: TensorType, w: TensorType, stride: Shape, padding: Pairs, dilation: Shape, window_dilation: Shape, groups: int) -> Space:
+def _conv_space(x: TensorType, w: TensorType, stride: Shape, padding: Pairs, dilation: Shape, window_dilation: Shape,
+                groups: int) -> Space:
     out = _conv_out(x.shape, w.shape, stride, padding, dilation, window_dilation)
     d, per_in, per_out = len(out) - 2, w.shape[-2], w.shape[-1] // groups
     wide = accumulator(x.dtype)
@@ -315,13 +326,16 @@ def _conv_space(x: TensorType, w: TensorType, stride: Shape, padding: Pairs, dil
     return Space(out, element, w.shape[:-1], "sum")
 
 
-def _conv_reference(x: np.ndarray, w: np.ndarray, stride: Shape, padding: Pairs, dilation: Shape, window_dilation: Shape, groups: int) -> np.ndarray:
+def _conv_reference(x: np.ndarray, w: np.ndarray, stride: Shape, padding: Pairs, dilation: Shape, window_dilation: Shape,
+                    groups: int) -> np.ndarray:
     out = _conv_out(x.shape, w.shape, stride, padding, dilation, window_dilation)
     d, dtype = len(out) - 2, x.dtype
     wide_dtype = accumulator(as_dtype(dtype)).numpy
     full = [max(0, (n - 1) * k + 1) for n, k in zip(x.shape[1:-1], dilation, strict=True)]
-    reach = [(m - 1) * st + (k - 1) * wd + 1 for m, st, k, wd in zip(out[1:-1], stride, w.shape[:-2], window_dilation, strict=True)]
-    canvas = np.zeros((x.shape[0], *[max(r, p[0] + n, 0) for r, p, n in zip(reach, padding, full, strict=True)], x.shape[-1]), wide_dtype)
+    reach = [(m - 1) * st + (k - 1) * wd + 1 for m, st, k,
+             wd in zip(out[1:-1], stride, w.shape[:-2], window_dilation, strict=True)]
+    canvas = np.zeros((x.shape[0], *[max(r, p[0] + n, 0) for r, p, n in zip(reach, padding, full, strict=True)], x.shape[-1]),
+                      wide_dtype)
     source, target = [slice(None)], [slice(None)]
     for (low, _), k, n in zip(padding, dilation, x.shape[1:-1], strict=True):
         first = max(0, -(low // k)) if low < 0 else 0
@@ -356,7 +370,8 @@ def _conv_vjp(ct: Value, out: Value, x: Value, w: Value, stride: Shape, padding:
             low = reach - padding[i][0]
             wide = max(0, (x.shape[1 + i] - 1) * dilation[i] + 1)
             pads.append((low, wide - max(0, (ct.shape[1 + i] - 1) * stride[i] + 1) - low + reach))
-        return bind(CONV, ct, swapped, stride=dilation, padding=tuple(pads), dilation=stride, window_dilation=window_dilation, groups=groups)
+        return bind(CONV, ct, swapped, stride=dilation, padding=tuple(pads), dilation=stride, window_dilation=window_dilation,
+                    groups=groups)
 
     def of_window() -> Value:
         """The input under the cotangent as window: channels are the batch, batch the channels."""
@@ -369,7 +384,8 @@ def _conv_vjp(ct: Value, out: Value, x: Value, w: Value, stride: Shape, padding:
             wide = max(0, (x.shape[1 + i] - 1) * dilation[i] + 1)
             reach = max(0, (ct.shape[1 + i] - 1) * stride[i] + 1)
             pads.append((padding[i][0], (window[i] - 1) * window_dilation[i] + reach - wide - padding[i][0]))
-        result = bind(CONV, left, right, stride=window_dilation, padding=tuple(pads), dilation=dilation, window_dilation=stride, groups=groups)
+        result = bind(CONV, left, right, stride=window_dilation, padding=tuple(pads), dilation=dilation, window_dilation=stride,
+                      groups=groups)
         return permute_dims(result, (*range(1, d + 1), 0, d + 1))
 
     return of_input, of_window
@@ -387,7 +403,8 @@ def _per_dim(value: int | Sequence[int], d: int, where: str, argument: str) -> S
     return result
 
 
-def conv_padding(padding: str | int | Sequence[Any], x: Shape, window: Shape, stride: Shape, window_dilation: Shape, where: str = "conv") -> Pairs:
+def conv_padding(padding: str | int | Sequence[Any], x: Shape, window: Shape, stride: Shape, window_dilation: Shape,
+                 where: str = "conv") -> Pairs:
     """`padding` ("same", "valid", an int, ints or pairs) as (low, high) pairs; "same" gives ⌈n / stride⌉ places."""
     d = len(window)
     if padding == "valid":
@@ -399,14 +416,17 @@ def conv_padding(padding: str | int | Sequence[Any], x: Shape, window: Shape, st
             pairs.append((total // 2, total - total // 2))
         return tuple(pairs)
     if isinstance(padding, str):
-        raise ArgumentError(where, "padding", "must be 'same', 'valid', an int, or a (low, high) pair for each spatial dim", repr(padding), 'padding="same"')
+        raise ArgumentError(where, "padding", "must be 'same', 'valid', an int, or a (low, high) pair for each spatial dim",
+                            repr(padding), 'padding="same"')
     entries = padding if isinstance(padding, Sequence) else (padding,) * d
     if len(entries) != d or not all(isinstance(p, int) or (isinstance(p, Sequence) and len(p) == 2) for p in entries):
-        raise ArgumentError(where, "padding", f"must be an int, or {d} ints or (low, high) pairs", str(padding), 'padding="same"')
+        raise ArgumentError(where, "padding", f"must be an int, or {d} ints or (low, high) pairs", str(padding),
+                            'padding="same"')
     return tuple((p, p) if isinstance(p, int) else (int(p[0]), int(p[1])) for p in entries)
 
 
-def conv(x: Any, w: Any, /, *, stride: int | Sequence[int] = 1, padding: str | int | Sequence[Any] = "valid", dilation: int | Sequence[int] = 1,
+def conv(x: Any, w: Any, /, *, stride: int | Sequence[int] = 1, padding: str | int | Sequence[Any] = "valid",
+         dilation: int | Sequence[int] = 1,
          groups: int = 1) -> Any:
     """Convolution (cross-correlation), channels last, over 1 to 3 spatial dims.
 
@@ -427,7 +447,8 @@ def conv(x: Any, w: Any, /, *, stride: int | Sequence[int] = 1, padding: str | i
     return bind(CONV, a, b, stride=strides, padding=pads, dilation=(1,) * d, window_dilation=spread, groups=groups)
 
 
-def conv_transpose(x: Any, w: Any, /, *, stride: int | Sequence[int] = 1, padding: int | Sequence[Any] = 0, output_padding: int | Sequence[int] = 0,
+def conv_transpose(x: Any, w: Any, /, *, stride: int | Sequence[int] = 1, padding: int | Sequence[Any] = 0,
+                   output_padding: int | Sequence[int] = 0,
                    dilation: int | Sequence[int] = 1, groups: int = 1) -> Any:
     """The transpose of `conv` in its input: spreads `x` by `stride` (a "deconvolution").
 
@@ -440,7 +461,8 @@ def conv_transpose(x: Any, w: Any, /, *, stride: int | Sequence[int] = 1, paddin
     a, b = _pair("conv_transpose", x, w)
     d = b.ndim - 2
     if a.ndim != b.ndim or a.shape[-1] != b.shape[-1] or a.shape[-1] % groups:
-        raise ShapeError("conv_transpose", "w", "must be (*window, out channels / groups, channels of x)", f"x.shape={a.shape}, w.shape={b.shape}, groups={groups}",
+        raise ShapeError("conv_transpose", "w", "must be (*window, out channels / groups, channels of x)",
+                         f"x.shape={a.shape}, w.shape={b.shape}, groups={groups}",
                          "ms.conv_transpose(ms.ones((1, 4, 4, 8)), ms.ones((3, 3, 16, 8)), stride=2)")
     strides, spread = _per_dim(stride, d, "conv_transpose", "stride"), _per_dim(dilation, d, "conv_transpose", "dilation")
     pads = conv_padding(padding, a.shape[1:-1], b.shape[:-2], strides, spread, "conv_transpose")

@@ -39,25 +39,30 @@ DISCRETE = NoGradient("the result is not a float")
 
 def _same_shapes(name: str, types: tuple[TensorType, ...]) -> None:
     if any(t.shape != types[0].shape for t in types):
-        raise ShapeError(name, "operands", "must have equal shapes (the public function broadcasts)", ", ".join(map(str, types)))
+        raise ShapeError(name, "operands", "must have equal shapes (the public function broadcasts)",
+                         ", ".join(map(str, types)))
 
 
-def _elementwise(name: str, arity: int, body: Callable[..., Expr], accepts: str, vjp: Any, reference: Any, result: str, doc: str) -> Op:
+def _elementwise(name: str, arity: int, body: Callable[..., Expr], accepts: str, vjp: Any, reference: Any, result: str,
+                 doc: str) -> Op:
     def infer(*types: TensorType) -> TensorType:
         if len(types) != arity:
             raise ShapeError(name, "operands", f"it takes {arity}", f"{len(types)}")
         for position, t in enumerate(types):
             require_kind(name, f"x{position + 1}" if arity > 1 else "x", t.dtype, accepts)
             if t.dtype is not types[0].dtype:
-                raise ShapeError(name, "operands", "must have equal dtypes (the public function promotes)", ", ".join(map(str, types)))
+                raise ShapeError(name, "operands", "must have equal dtypes (the public function promotes)",
+                                 ", ".join(map(str, types)))
         _same_shapes(name, types)
         return TensorType(types[0].shape, bool_ if result == "bool" else types[0].dtype)
 
-    numpy = widened(reference if reference is not None else s.SCALARS[name].numpy)
+    numpy = reference if reference is not None else s.SCALARS[name].numpy
+    numpy = numpy if name == "nextafter" else widened(numpy)  # the neighbour in the operand's own dtype
     return register(Op(name, infer, numpy, map_space(body), vjp, doc))
 
 
-def unary(name: str, body: Callable[[Expr], Expr], vjp: Any, accepts: str = "float", reference: Any = None, result: str = "same",
+def unary(name: str, body: Callable[[Expr], Expr], vjp: Any, accepts: str = "float", reference: Any = None,
+          result: str = "same",
           doc: str = "") -> Callable[[Any], Any]:
     """Register a unary op and give its public function. Integers given to a float-only op are converted to float32."""
     op = _elementwise(name, 1, body, accepts, vjp, reference, result, doc)
@@ -143,7 +148,8 @@ floor_divide = binary("floor_divide", _floor_div_body, FLAT, reference=_floor_di
                       doc="⌊x1 / x2⌋; for integers a zero divisor gives 0.")
 remainder = binary("remainder", _mod_body, lambda ct, out, x, y: (ct, lambda: -ct * floor_divide(x, y)), reference=np.remainder,
                    doc="x1 - x2·⌊x1 / x2⌋, with the sign of `x2`; for integers a zero divisor gives 0.")
-fmod = binary("fmod", lambda x, y: s.apply("fmod", x, y), lambda ct, out, x, y: (ct, lambda: -ct * trunc(x / y)), accepts="float",
+fmod = binary("fmod", lambda x, y: s.apply("fmod", x, y), lambda ct, out, x, y: (ct, lambda: -ct * trunc(x / y)),
+              accepts="float",
               doc="The remainder of x1 / x2 with the sign of `x1`.")
 
 
@@ -200,20 +206,25 @@ def _sign_body(x: Expr) -> Expr:
     return s.where(s.apply("ne", x, x), x, signed) if x.dtype.kind == "float" else signed
 
 
-sign = unary("sign", _sign_body, FLAT, accepts="numeric", reference=np.sign, doc="-1, 0 or 1 with the sign of `x`; NaN stays NaN.")
+sign = unary("sign", _sign_body, FLAT, accepts="numeric", reference=np.sign,
+             doc="-1, 0 or 1 with the sign of `x`; NaN stays NaN.")
 square = unary("square", lambda x: x * x, _one(lambda ct, out, x: lambda: ct * (x + x)), accepts="numeric", reference=np.square)
 reciprocal = unary("reciprocal", lambda x: _const(x, 1.0) / x, _one(lambda ct, out, x: lambda: -ct * out * out),
                    reference=np.reciprocal)
 
 # ---------------------------------------------------------------------------------------------------- rounding
 
-floor = unary("floor", lambda x: x if x.dtype.kind != "float" else s.apply("floor", x), FLAT, "numeric", lambda x: x if x.dtype.kind in "iu" else np.floor(x))
-ceil = unary("ceil", lambda x: x if x.dtype.kind != "float" else s.apply("ceil", x), FLAT, "numeric", lambda x: x if x.dtype.kind in "iu" else np.ceil(x))
-trunc = unary("trunc", lambda x: x if x.dtype.kind != "float" else s.apply("trunc", x), FLAT, "numeric", lambda x: x if x.dtype.kind in "iu" else np.trunc(x))
+floor = unary("floor", lambda x: x if x.dtype.kind != "float" else s.apply("floor", x), FLAT, "numeric",
+              lambda x: x if x.dtype.kind in "iu" else np.floor(x))
+ceil = unary("ceil", lambda x: x if x.dtype.kind != "float" else s.apply("ceil", x), FLAT, "numeric",
+             lambda x: x if x.dtype.kind in "iu" else np.ceil(x))
+trunc = unary("trunc", lambda x: x if x.dtype.kind != "float" else s.apply("trunc", x), FLAT, "numeric",
+              lambda x: x if x.dtype.kind in "iu" else np.trunc(x))
 round = unary("round", lambda x: x if x.dtype.kind != "float" else s.apply("round", x), FLAT, "numeric",
               lambda x: x if x.dtype.kind in "iu" else np.rint(x), doc="The nearest integer, halves to even.")
 copysign = binary("copysign", lambda x, y: s.apply("copysign", x, y),
-                  lambda ct, out, x, y: (lambda: ct * sign(x) * sign(copysign(1.0, y)), None), accepts="float", doc="|x1| with the sign of x2.")
+                  lambda ct, out, x, y: (lambda: ct * sign(x) * sign(copysign(1.0, y)), None), accepts="float",
+                  doc="|x1| with the sign of x2.")
 nextafter = binary("nextafter", lambda x, y: s.apply("nextafter", x, y), lambda ct, out, x, y: (ct, None), accepts="float",
                    doc="The next representable value after `x1` towards `x2`.")
 
@@ -231,7 +242,8 @@ rsqrt = unary("rsqrt", lambda x: _const(x, 1.0) / s.sqrt(x), _one(lambda ct, out
               reference=lambda x: 1 / np.sqrt(x), doc="1 / √x.")
 exp = unary("exp", _primitive("exp"), _one(lambda ct, out, x: lambda: ct * out))
 exp2 = unary("exp2", _primitive("exp2"), _one(lambda ct, out, x: lambda: ct * out * _LN2))
-expm1 = unary("expm1", _primitive("expm1"), _one(lambda ct, out, x: lambda: ct * (out + 1.0)), doc="exp(x) - 1, accurate near 0.")
+expm1 = unary("expm1", _primitive("expm1"), _one(lambda ct, out, x: lambda: ct * (out + 1.0)),
+              doc="exp(x) - 1, accurate near 0.")
 log = unary("log", _primitive("log"), _one(lambda ct, out, x: lambda: ct / x))
 log2 = unary("log2", _primitive("log2"), _one(lambda ct, out, x: lambda: ct / (x * _LN2)))
 log10 = unary("log10", _primitive("log10"), _one(lambda ct, out, x: lambda: ct / (x * _LN10)))
@@ -246,7 +258,8 @@ def _logaddexp_body(x: Expr, y: Expr) -> Expr:
 
 logaddexp = binary("logaddexp", _logaddexp_body, lambda ct, out, x, y: (lambda: ct * exp(x - out), lambda: ct * exp(y - out)),
                    accepts="float", reference=np.logaddexp, doc="log(exp(x1) + exp(x2)), without overflow.")
-hypot = binary("hypot", _primitive("hypot"), lambda ct, out, x, y: (lambda: ct * x / out, lambda: ct * y / out), accepts="float",
+hypot = binary("hypot", _primitive("hypot"), lambda ct, out, x, y: (lambda: ct * x / out, lambda: ct * y / out),
+               accepts="float",
                doc="√(x1² + x2²), without overflow.")
 
 
@@ -276,9 +289,11 @@ acosh = unary("acosh", _primitive("acosh"), _one(lambda ct, out, x: lambda: ct *
 atanh = unary("atanh", _primitive("atanh"), _one(lambda ct, out, x: lambda: ct / (1.0 - x * x)))
 erf = unary("erf", _primitive("erf"), _one(lambda ct, out, x: lambda: ct * (2.0 / math.sqrt(math.pi)) * exp(-x * x)))
 erfc = unary("erfc", _primitive("erfc"), _one(lambda ct, out, x: lambda: ct * (-2.0 / math.sqrt(math.pi)) * exp(-x * x)))
-erfinv = unary("erfinv", _primitive("erfinv"), _one(lambda ct, out, x: lambda: ct * (math.sqrt(math.pi) / 2.0) * exp(out * out)))
+erfinv = unary("erfinv", _primitive("erfinv"),
+               _one(lambda ct, out, x: lambda: ct * (math.sqrt(math.pi) / 2.0) * exp(out * out)))
 lgamma = unary("lgamma", _primitive("lgamma"), _one(lambda ct, out, x: lambda: ct * digamma(x)), doc="log |Γ(x)|.")
-digamma = unary("digamma", _primitive("digamma"), NoGradient("the trigamma function is not an op", zero=False), doc="Γ'(x) / Γ(x).")
+digamma = unary("digamma", _primitive("digamma"), NoGradient("the trigamma function is not an op", zero=False),
+                doc="Γ'(x) / Γ(x).")
 
 # ------------------------------------------------------------------------------------- comparison, logic, bits
 
@@ -295,7 +310,8 @@ less_equal = _comparison("less_equal", "le", np.less_equal)
 greater = _comparison("greater", "lt", np.greater, swap=True)
 greater_equal = _comparison("greater_equal", "le", np.greater_equal, swap=True)
 
-isnan = unary("isnan", lambda x: s.apply("ne", x, x) if x.dtype.kind == "float" else s.const(False, bool_), DISCRETE, "numeric", np.isnan, "bool")
+isnan = unary("isnan", lambda x: s.apply("ne", x, x) if x.dtype.kind == "float" else s.const(False, bool_), DISCRETE, "numeric",
+              np.isnan, "bool")
 
 
 def _infinite(x: Expr) -> Expr:
@@ -303,9 +319,11 @@ def _infinite(x: Expr) -> Expr:
 
 
 isinf = unary("isinf", _infinite, DISCRETE, "numeric", np.isinf, "bool")
-isfinite = unary("isfinite", lambda x: s.apply("abs", x) < _const(x, math.inf) if x.dtype.kind == "float" else s.const(True, bool_), DISCRETE,
+isfinite = unary("isfinite", lambda x: s.apply("abs", x) < _const(x, math.inf) if x.dtype.kind == "float"
+                 else s.const(True, bool_), DISCRETE,
                  "numeric", np.isfinite, "bool")
-signbit = unary("signbit", lambda x: s.apply("copysign", _const(x, 1.0), x) < _const(x, 0.0), DISCRETE, "float", np.signbit, "bool",
+signbit = unary("signbit", lambda x: s.apply("copysign", _const(x, 1.0), x) < _const(x, 0.0), DISCRETE, "float", np.signbit,
+                "bool",
                 doc="Whether the sign bit is set (also of -0.0 and NaN).")
 
 logical_and = binary("logical_and", lambda x, y: x & y, DISCRETE, "bool", np.logical_and)
@@ -371,13 +389,15 @@ def bitcast(x: Any, dtype: Any, /) -> Any:
 
 def _bitcast_infer(x: TensorType, dtype: DType) -> TensorType:
     if x.dtype.itemsize != dtype.itemsize or bool_ in (x.dtype, dtype):
-        raise ShapeError("bitcast", "dtype", f"must be as wide as {x.dtype.name} and not bool", dtype.name, "ms.bitcast(x, ms.uint32)")
+        raise ShapeError("bitcast", "dtype", f"must be as wide as {x.dtype.name} and not bool", dtype.name,
+                         "ms.bitcast(x, ms.uint32)")
     return TensorType(x.shape, dtype)
 
 
 BITCAST = register(Op("bitcast", _bitcast_infer, lambda x, dtype: np.ascontiguousarray(x).view(dtype.numpy).reshape(x.shape),
                       map_space(lambda x, dtype: s.bitcast(x, dtype)), DISCRETE, "The bits of `x` read as `dtype`."))
-STOP_GRADIENT = register(Op("stop_gradient", lambda x: x, lambda x: x, map_space(lambda x: x), NoGradient("it was asked to stop"),
+STOP_GRADIENT = register(Op("stop_gradient", lambda x: x, lambda x: x, map_space(lambda x: x),
+                            NoGradient("it was asked to stop"),
                             "`x`, through which no gradient flows."))
 
 

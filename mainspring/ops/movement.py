@@ -33,7 +33,8 @@ from mainspring.types.shape import (
 
 def _reshape_infer(x: TensorType, shape: Shape) -> TensorType:
     if math.prod(shape) != x.size:
-        raise ShapeError("reshape", "shape", f"must hold the {x.size} elements of x", f"{x.shape} to {shape}", "ms.reshape(ms.ones((2, 3)), (3, 2))")
+        raise ShapeError("reshape", "shape", f"must hold the {x.size} elements of x", f"{x.shape} to {shape}",
+                         "ms.reshape(ms.ones((2, 3)), (3, 2))")
     return TensorType(shape, x.dtype)
 
 
@@ -55,7 +56,8 @@ def ravel(index: Sequence[Any], shape: Shape) -> Any:
 def unravel(flat: Any, shape: Shape) -> list[Any]:
     """The index in `shape` of the row-major position `flat`."""
     strides = element_strides(shape)
-    return [flat // stride if i == 0 else (flat // stride) % n for i, (stride, n) in enumerate(zip(strides, shape, strict=True))]
+    return [flat // stride if i == 0 else (flat // stride) % n for i,
+            (stride, n) in enumerate(zip(strides, shape, strict=True))]
 
 
 RESHAPE = register(Op("reshape", _reshape_infer, lambda x, shape: np.reshape(x, shape), _reshape_space,
@@ -69,7 +71,8 @@ def reshape(x: Any, /, shape: int | Sequence[int], *, copy: bool | None = None) 
     if wanted.count(-1) == 1:
         known = -math.prod(wanted)
         if known == 0 or value._type.size % known:
-            raise ShapeError("reshape", "shape", f"the extent -1 cannot be inferred for {value._type.size} elements", str(wanted))
+            raise ShapeError("reshape", "shape", f"the extent -1 cannot be inferred for {value._type.size} elements",
+                             str(wanted))
         wanted = tuple(value._type.size // known if n == -1 else n for n in wanted)
     wanted = as_shape(wanted, "reshape")
     return value if wanted == value.shape else bind(RESHAPE, value, shape=wanted)
@@ -96,7 +99,8 @@ def permute_dims(x: Any, /, axes: Sequence[int]) -> Any:
     value = as_value(x, "permute_dims")
     order = normalize_axes(as_ints(axes, "permute_dims", "axes"), value.ndim, "permute_dims", "axes")
     if len(order) != value.ndim:
-        raise AxisError("permute_dims", "axes", f"must name each of the {value.ndim} dims once", str(axes), "ms.permute_dims(x, (1, 0))")
+        raise AxisError("permute_dims", "axes", f"must name each of the {value.ndim} dims once", str(axes),
+                        "ms.permute_dims(x, (1, 0))")
     return value if order == tuple(range(value.ndim)) else bind(TRANSPOSE, value, axes=order)
 
 
@@ -156,7 +160,8 @@ def _pad_shape(x: TensorType, low: Shape, high: Shape, interior: Shape) -> Shape
 def _pad_infer(x: TensorType, low: Shape, high: Shape, interior: Shape, value: float) -> TensorType:
     shape = _pad_shape(x, low, high, interior)
     if any(n < 0 for n in shape) or any(c < 0 for c in interior):
-        raise ShapeError("pad", "padding", "must leave no negative extent", f"{x.shape} with low={low}, high={high}, interior={interior}")
+        raise ShapeError("pad", "padding", "must leave no negative extent",
+                         f"{x.shape} with low={low}, high={high}, interior={interior}")
     return TensorType(shape, x.dtype)
 
 
@@ -206,7 +211,8 @@ PAD = register(Op("pad", _pad_infer, _pad_reference, _pad_space, _pad_vjp,
                   "`x` with `low` and `high` elements of `value` around each dim (negative: cut off) and `interior` between neighbours."))
 
 
-def pad(x: Any, /, padding: Sequence[Any] | int, *, mode: str = "constant", value: float = 0.0, interior: Sequence[int] | None = None) -> Any:
+def pad(x: Any, /, padding: Sequence[Any] | int, *, mode: str = "constant", value: float = 0.0,
+        interior: Sequence[int] | None = None) -> Any:
     """`x` with elements added around it.
 
     Args:
@@ -219,7 +225,8 @@ def pad(x: Any, /, padding: Sequence[Any] | int, *, mode: str = "constant", valu
     entries = padding if isinstance(padding, Sequence) else [padding] * tensor.ndim
     pairs = [tuple(p) if isinstance(p, Sequence) else (p, p) for p in entries]
     if len(pairs) != tensor.ndim or any(len(p) != 2 for p in pairs):
-        raise ShapeError("pad", "padding", f"must have one (low, high) pair for each of the {tensor.ndim} dims", str(padding), "ms.pad(x, ((1, 1), (0, 0)))")
+        raise ShapeError("pad", "padding", f"must have one (low, high) pair for each of the {tensor.ndim} dims", str(padding),
+                         "ms.pad(x, ((1, 1), (0, 0)))")
     low, high = tuple(as_int(p[0], "pad", "padding") for p in pairs), tuple(as_int(p[1], "pad", "padding") for p in pairs)
     if mode == "constant":
         inside = tuple(interior) if interior is not None else (0,) * tensor.ndim
@@ -235,7 +242,8 @@ def _pad_by_copies(x: Value, axis: int, low: int, high: int, mode: str) -> Value
     n = x.shape[axis]
     limit = {"edge": math.inf, "reflect": n - 1, "wrap": n}[mode]
     if low < 0 or high < 0 or max(low, high) > limit or (n == 0 and low + high):
-        raise ShapeError("pad", "padding", f"mode {mode} takes from 0 to {limit} elements a side for an extent of {n}", str((low, high)))
+        raise ShapeError("pad", "padding", f"mode {mode} takes from 0 to {limit} elements a side for an extent of {n}",
+                         str((low, high)))
 
     def part(start: int, stop: int) -> Value:
         return slice_axis(x, axis, start, stop)
@@ -264,7 +272,8 @@ def _concat_infer(*types: TensorType, axis: int) -> TensorType:
     first = types[0]
     for position, t in enumerate(types):
         if t.shape[:axis] + t.shape[axis + 1:] != first.shape[:axis] + first.shape[axis + 1:] or len(t.shape) != len(first.shape):
-            raise ShapeError("concat", f"arrays[{position}]", f"all dims but dim {axis} must be equal", f"{t.shape} with {first.shape}")
+            raise ShapeError("concat", f"arrays[{position}]", f"all dims but dim {axis} must be equal",
+                             f"{t.shape} with {first.shape}")
     return TensorType((*first.shape[:axis], sum(t.shape[axis] for t in types), *first.shape[axis + 1:]), first.dtype)
 
 
@@ -284,7 +293,8 @@ def _concat_space(*types: TensorType, axis: int) -> Space:
 
 def _concat_vjp(ct: Value, out: Value, *xs: Value, axis: int) -> tuple[Any, ...]:
     offsets = np.cumsum([0, *[x.shape[axis] for x in xs]])
-    return tuple((lambda a=int(a), b=int(b): slice_axis(ct, axis, a, b)) for a, b in zip(offsets[:-1], offsets[1:], strict=True))
+    return tuple((lambda a=int(a), b=int(b): slice_axis(ct, axis, a, b)) for a,
+                 b in zip(offsets[:-1], offsets[1:], strict=True))
 
 
 CONCAT = register(Op("concat", _concat_infer, lambda *xs, axis: np.concatenate(xs, axis=axis), _concat_space, _concat_vjp,
@@ -310,8 +320,10 @@ def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Any:
     place = normalize_axis(axis, values[0].ndim, "concat")
     for position, v in enumerate(values):
         if v.ndim != values[0].ndim:
-            raise ShapeError("concat", f"arrays[{position}]", "all must have the same number of dims", f"{v.shape} with {values[0].shape}")
-    return values[0] if len(values) == 1 and values[0].dtype is common else bind(CONCAT, *[cast_to(v, common) for v in values], axis=place)
+            raise ShapeError("concat", f"arrays[{position}]", "all must have the same number of dims",
+                             f"{v.shape} with {values[0].shape}")
+    return values[0] if len(values) == 1 and values[0].dtype is common else bind(CONCAT, *[cast_to(v, common) for v in values],
+                                                                                 axis=place)
 
 
 # ------------------------------------------------------------------------------------------------------ creation
@@ -321,7 +333,8 @@ def _iota_space(size: int, dtype: DType) -> Space:
     return Space((size,), lambda read, i: s.cast(i, dtype))
 
 
-IOTA = register(Op("iota", lambda size, dtype: TensorType((size,), dtype), lambda size, dtype: np.arange(size).astype(dtype.numpy), _iota_space,
+IOTA = register(Op("iota", lambda size, dtype: TensorType((size,), dtype), lambda size,
+                   dtype: np.arange(size).astype(dtype.numpy), _iota_space,
                    NoGradient("it has no inputs"), "0, 1, … size - 1."))
 
 
@@ -359,18 +372,22 @@ def expand_dims(x: Any, /, axis: int | Sequence[int] = 0) -> Any:
 def squeeze(x: Any, /, axis: int | Sequence[int] | None = None) -> Any:
     """`x` without the dims `axis`, which must have extent 1 (all such dims by default)."""
     value = as_value(x, "squeeze")
-    axes = tuple(i for i, n in enumerate(value.shape) if n == 1) if axis is None else normalize_axes(axis, value.ndim, "squeeze")
+    axes = tuple(i for i, n in enumerate(value.shape) if n == 1) if axis is None else normalize_axes(axis, value.ndim,
+                                                                                                     "squeeze")
     if not all(value.shape[a] == 1 for a in axes):
-        raise ShapeError("squeeze", "axis", "every squeezed dim must have extent 1", f"{value.shape} at {axes}", "ms.squeeze(ms.ones((2, 1)), 1)")
+        raise ShapeError("squeeze", "axis", "every squeezed dim must have extent 1", f"{value.shape} at {axes}",
+                         "ms.squeeze(ms.ones((2, 1)), 1)")
     return reshape(value, tuple(n for i, n in enumerate(value.shape) if i not in axes))
 
 
 def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int], /) -> Any:
     """`x` with the dims `source` moved to the places `destination`, the others in order."""
     value = as_value(x, "moveaxis")
-    a, b = normalize_axes(source, value.ndim, "moveaxis", "source"), normalize_axes(destination, value.ndim, "moveaxis", "destination")
+    a, b = normalize_axes(source, value.ndim, "moveaxis", "source"), normalize_axes(destination, value.ndim, "moveaxis",
+                                                                                    "destination")
     if len(a) != len(b):
-        raise AxisError("moveaxis", "destination", "must have as many axes as source", f"{source} to {destination}", "ms.moveaxis(x, 0, -1)")
+        raise AxisError("moveaxis", "destination", "must have as many axes as source", f"{source} to {destination}",
+                        "ms.moveaxis(x, 0, -1)")
     order = [i for i in range(value.ndim) if i not in a]
     for place, dim in sorted(zip(b, a, strict=True)):
         order.insert(place, dim)
@@ -390,7 +407,8 @@ def matrix_transpose(x: Any, /) -> Any:
     """`x` with its last two dims exchanged."""
     value = as_value(x, "matrix_transpose")
     if value.ndim < 2:
-        raise ShapeError("matrix_transpose", "x", "must have at least 2 dims", str(value.shape), "ms.matrix_transpose(ms.ones((2, 3)))")
+        raise ShapeError("matrix_transpose", "x", "must have at least 2 dims", str(value.shape),
+                         "ms.matrix_transpose(ms.ones((2, 3)))")
     return swapaxes(value, -1, -2)
 
 
@@ -399,7 +417,8 @@ def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Any:
     values = _several(arrays, "stack")
     for position, v in enumerate(values):
         if v.shape != values[0].shape:
-            raise ShapeError("stack", f"arrays[{position}]", "all must have the same shape", f"{v.shape} with {values[0].shape}")
+            raise ShapeError("stack", f"arrays[{position}]", "all must have the same shape",
+                             f"{v.shape} with {values[0].shape}")
     place = normalize_axis(axis, values[0].ndim + 1, "stack")
     return concat([expand_dims(v, axis=place) for v in values], axis=place)
 
@@ -418,7 +437,8 @@ def split(x: Any, /, indices_or_sections: int | Sequence[int], *, axis: int = 0)
     n = value.shape[place]
     if isinstance(indices_or_sections, int):
         if indices_or_sections < 1 or n % indices_or_sections:
-            raise ShapeError("split", "indices_or_sections", f"must divide the extent {n}", str(indices_or_sections), "ms.split(ms.ones(6), 3)")
+            raise ShapeError("split", "indices_or_sections", f"must divide the extent {n}", str(indices_or_sections),
+                             "ms.split(ms.ones(6), 3)")
         cuts = [i * (n // indices_or_sections) for i in range(1, indices_or_sections)]
     else:
         cuts = [min(max(i, 0), n) for i in as_ints(indices_or_sections, "split", "indices_or_sections")]
@@ -434,7 +454,8 @@ def roll(x: Any, /, shift: int | Sequence[int], *, axis: int | Sequence[int] | N
     axes = axis if isinstance(axis, Sequence) else (axis,)
     shifts = shift if isinstance(shift, Sequence) else (shift,) * len(axes)
     if len(shifts) != len(axes):
-        raise ArgumentError("roll", "shift", "must have one entry for each axis", f"shift={shift}, axis={axis}", "ms.roll(x, (1, 2), axis=(0, 1))")
+        raise ArgumentError("roll", "shift", "must have one entry for each axis", f"shift={shift}, axis={axis}",
+                            "ms.roll(x, (1, 2), axis=(0, 1))")
     for amount, one in zip(shifts, axes, strict=True):
         place = normalize_axis(one, value.ndim, "roll")
         n = value.shape[place]
@@ -457,7 +478,8 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Any:
     n = value.shape[place]
     counts = np.asarray(as_value(repeats, "repeat"))
     if counts.dtype.kind not in "iu" or counts.ndim > 1 or (counts < 0).any() or counts.size not in (1, n):
-        raise ArgumentError("repeat", "repeats", f"must be an int ≥ 0, or {n} of them in one dim", repr(repeats), "ms.repeat(x, 2)")
+        raise ArgumentError("repeat", "repeats", f"must be an int ≥ 0, or {n} of them in one dim", repr(repeats),
+                            "ms.repeat(x, 2)")
     if counts.size != 1:
         index = as_value(np.repeat(np.arange(n), counts), "repeat")
         return moveaxis(bind(OPS["gather"], value, index, axes=(place,)), 0, place)

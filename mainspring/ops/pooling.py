@@ -132,7 +132,8 @@ def _window_space(combine: str, fill: Callable[[DType], Any], body: Callable[[An
 
         def element(read: Callable[..., Any], *index: Any) -> Any:
             at, inside = g.element(index[:n], index[n:])
-            return body(read(0, *at, guard=inside, fill=fill(x.dtype)))
+            value = body(read(0, *at, guard=inside, fill=fill(x.dtype)))
+            return value if g.taps else s.cast(value, x.dtype)
 
         return Space(g.places, element, g.taps, combine if g.taps else "")
 
@@ -223,7 +224,7 @@ def _spread_reference(ct: np.ndarray, tap: np.ndarray, shape: Shape, **static: A
 
 def _spread_space(ct: TensorType, tap: TensorType, shape: Shape, **static: Any) -> Space:
     g = Geometry(shape, **static)
-    n, wide = len(shape), accumulator(ct.dtype)
+    n, wide = len(shape), accumulator(ct.dtype) if g.taps else ct.dtype
 
     def element(read: Callable[..., Any], *index: Any) -> Any:
         taps = index[n:]
@@ -254,7 +255,7 @@ def _pick_reference(x: np.ndarray, tap: np.ndarray, **static: Any) -> np.ndarray
 
 def _pick_space(x: TensorType, tap: TensorType, **static: Any) -> Space:
     g = _geometry(x, static)
-    n, wide = len(g.shape), accumulator(x.dtype)
+    n, wide = len(g.shape), accumulator(x.dtype) if g.taps else x.dtype
 
     def element(read: Callable[..., Any], *index: Any) -> Any:
         place, taps = index[:n], index[n:]

@@ -45,7 +45,8 @@ def _reduction(name: str, numpy: Callable[..., Any], accepts: str, vjp: Any, nee
     def infer(x: TensorType, axes: tuple[int, ...]) -> TensorType:
         require_kind(name, "x", x.dtype, accepts)
         if needs_elements and 0 in [x.shape[a] for a in axes]:
-            raise ShapeError(name, "x", "must have elements along the reduced axes: there is no greatest or least of none", str(x))
+            raise ShapeError(name, "x", "must have elements along the reduced axes: there is no greatest or least of none",
+                             str(x))
         return TensorType(_kept(x.shape, axes), x.dtype)
 
     def reference(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:

@@ -62,7 +62,8 @@ def _address(value: Value) -> int:
 class NativeExecutable:
     """Native code. A donated input's memory becomes the result's where the plan says so."""
 
-    def __init__(self, graph: Graph, program: NativeProgram, constants: Sequence[np.ndarray], aliases: Sequence[int | None], donated: Sequence[int]):
+    def __init__(self, graph: Graph, program: NativeProgram, constants: Sequence[np.ndarray], aliases: Sequence[int | None],
+                 donated: Sequence[int]):
         self.program, self.aliases, self.donated = program, list(aliases), donated
         self.constants = list(constants)
         self.fixed = [c.__array_interface__["data"][0] for c in self.constants]
@@ -89,6 +90,8 @@ class NativeExecutable:
         if self.donated:
             self._take_over(values, addresses, memories, places)
         self.program.run([*addresses, *places, *self.fixed])
+        for source in self.donated:  # only now: memory that no result took over is read until here
+            values[source]._held, values[source]._memory, values[source]._address = None, None, 0
         return [memory_value(m, a, t) for m, a, t in zip(memories, places, self.types, strict=True)]
 
     def _take_over(self, values: Sequence[Value], addresses: list[int], memories: list[Any], places: list[int]) -> None:
@@ -102,8 +105,6 @@ class NativeExecutable:
             else:
                 memories[i] = value._memory
             places[i] = addresses[source]
-        for source in self.donated:
-            values[source]._held, values[source]._memory, values[source]._address = None, None, 0
 
 
 class PythonExecutable:
@@ -116,7 +117,8 @@ class PythonExecutable:
 
     def __call__(self, values: Sequence[Value]) -> list[Value]:
         arrays = [np.array(v._data, order="C").reshape(v.shape) for v in values]
-        outs = [np.empty(t.shape, t.dtype.numpy) if alias is None else arrays[alias] for t, alias in zip(self.types, self.aliases, strict=True)]
+        outs = [np.empty(t.shape, t.dtype.numpy) if alias is None else arrays[alias] for t,
+                alias in zip(self.types, self.aliases, strict=True)]
         with np.errstate(all="ignore"):
             self.program.run([*arrays, *outs, *self.constants])
         return _given(values, self.donated, outs, self.types)
@@ -136,7 +138,8 @@ class ReferenceExecutable:
         return _given(values, self.donated, outs, types)
 
 
-def _given(values: Sequence[Value], donated: Sequence[int], outs: Sequence[np.ndarray], types: Sequence[TensorType]) -> list[Value]:
+def _given(values: Sequence[Value], donated: Sequence[int], outs: Sequence[np.ndarray],
+           types: Sequence[TensorType]) -> list[Value]:
     """Results as values, donated inputs emptied."""
     for source in donated:
         values[source]._held = values[source]._memory = None

@@ -17,7 +17,6 @@ class Live:
         from rich.console import Console
 
         self._console = Console(stderr=True)
-        self._results = sys.stdout
         self._rate, self._validation = Rate(0), ""
 
     def begin(self, step: int, steps: int) -> None:
@@ -26,9 +25,7 @@ class Live:
         self._rate = Rate(steps)
         bar = [BarColumn(bar_width=None)] if self._console.width >= _ROOMY else []
         facts = TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[facts]}")
-        self._bar = Progress(
-            *bar, facts, console=self._console, expand=bool(bar), redirect_stdout=self._results.isatty(), refresh_per_second=4
-        )
+        self._bar = Progress(*bar, facts, console=self._console, expand=bool(bar), redirect_stdout=False, refresh_per_second=4)
         self._task = self._bar.add_task("train", total=steps, completed=step, facts="compiling …")
         self._bar.start()
 
@@ -43,10 +40,13 @@ class Live:
 
     def evaluated(self, step: int, loss: float) -> None:
         self._validation = f" (validation {loss:.3f})"
-        print(evaluation_line(step, loss), flush=True)
+        if sys.stdout.isatty():  # the same terminal: by way of the console, which lifts it above the bar
+            self.note(evaluation_line(step, loss))
+        else:
+            print(evaluation_line(step, loss), flush=True)
 
     def note(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def end(self) -> None:
         self._bar.stop()

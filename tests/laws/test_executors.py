@@ -22,7 +22,7 @@ from tests.laws.samples import MAKERS, Sample, all_samples
 ULPS: dict[str, float] = {
     **dict.fromkeys(("exp", "exp2", "expm1", "log", "log1p", "log2", "log10", "tanh", "sinh", "cosh", "asinh", "acosh", "atanh"), 4),
     **dict.fromkeys(("sin", "cos", "tan", "asin", "acos", "atan", "atan2", "erf", "erfinv", "power", "hypot", "sigmoid"), 5),
-    "erfc": 6, "rsqrt": 2,
+    "erfc": 8, "rsqrt": 2,
 }
 #: of these the error is relative to the larger of 1 and the result: they have zeros where cancellation is in their nature
 NEAR_ZERO: dict[str, float] = {"lgamma": 8, "digamma": 64, "logaddexp": 4}
