@@ -147,8 +147,8 @@ class Jitted:
 
         def flat(*tensors: Value) -> list[Value]:
             rest = iter(tensors)
-            args, kwargs = tree.unflatten(treedef,
-                                          [leaf if v is None else next(rest) for leaf, v in zip(leaves, values, strict=True)])
+            inner = [leaf if v is None else next(rest) for leaf, v in zip(leaves, values, strict=True)]
+            args, kwargs = tree.unflatten(treedef, inner)
             args = list(args)
             if statics:
                 for i, value in statics[0]:
@@ -220,8 +220,7 @@ def _unhashable(function: Callable[..., Any], leaves: list[Any], statics: Any) -
 
 
 def jit(function: Callable[..., Any] | None = None, *, static_argnums: int | Sequence[int] = (),
-        static_argnames: str | Sequence[str] = (),
-        donate: int | Sequence[int] = ()) -> Any:
+        static_argnames: str | Sequence[str] = (), donate: int | Sequence[int] = ()) -> Any:
     """Compile `function`, a function of trees of tensors.
 
     Args:
@@ -241,8 +240,8 @@ def jit(function: Callable[..., Any] | None = None, *, static_argnums: int | Seq
     return Jitted(function, *_both_ways(function, numbers, names), (donate,) if isinstance(donate, int) else tuple(donate))
 
 
-def _both_ways(function: Callable[..., Any], numbers: tuple[int, ...], names: tuple[str, ...]) -> tuple[tuple[int, ...],
-                                                                                                        tuple[str, ...]]:
+def _both_ways(function: Callable[..., Any], numbers: tuple[int, ...],
+               names: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """A static argument is static whether it is passed by position or by name."""
     try:
         parameters = [p.name for p in inspect.signature(function).parameters.values()

@@ -41,9 +41,9 @@ def zeros_like(x: Value) -> Value:
     return bind(OPS["broadcast_to"], zero, shape=x.shape) if x.shape else zero
 
 
-def linearize_back(function: Callable[..., Sequence[Value]], primals: Sequence[Value]) -> tuple[list[Value],
-                                                                                                Callable[..., list[Value]]]:
-    """Flat vjp: the outputs of ``function(*primals)``, and the map from their cotangents (None for zero) to those of the primals."""
+def linearize_back(function: Callable[..., Sequence[Value]],
+                   primals: Sequence[Value]) -> tuple[list[Value], Callable[..., list[Value]]]:
+    """Flat vjp: the outputs of ``function(*primals)``, and the map from their cotangents (None: zero) to those of the primals."""
     fresh = [bind(COPY, p) for p in primals]
     tape = Tape()
     for value in fresh:
@@ -142,8 +142,8 @@ def jvp(function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence
     return out, tree.unflatten(out_def, push(moving))
 
 
-def value_and_grad(function: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable[...,
-                                                                                                                        Any]:
+def value_and_grad(function: Callable[..., Any], argnums: int | tuple[int, ...] = 0,
+                   has_aux: bool = False) -> Callable[..., Any]:
     """A function giving ``(value, gradient)``; with `has_aux`, ``((value, aux), gradient)``.
 
     `function` must return a float scalar (or a pair of it and anything, with `has_aux`). The gradient has the structure

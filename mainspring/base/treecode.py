@@ -103,8 +103,8 @@ def _build_dataclass(treedef: TreeDef, parts: list[str], writer: _Writer) -> str
     name = writer.fresh()
     writer.lines.append(f"{name} = new({writer.constant(treedef.kind)})")
     values = [*zip(treedef.keys, parts, strict=True)]
-    values += [(field, writer.constant(value)) for field,
-               value in zip(static_names(treedef.kind), treedef.statics, strict=True)]
+    values += [(field, writer.constant(value))
+               for field, value in zip(static_names(treedef.kind), treedef.statics, strict=True)]
     if dataclasses.is_dataclass(treedef.kind) and hasattr(treedef.kind, "__slots__"):
         writer.lines += [f"setattr_({name}, {field!r}, {value})" for field, value in values]
     elif values:

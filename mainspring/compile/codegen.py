@@ -24,6 +24,9 @@ from mainspring.compile.target import Target, native
 llvm.initialize_all_targets()
 llvm.initialize_all_asmprinters()
 llvm.initialize_native_asmparser()
+# Machine LICM moves the constants of an epilogue's polynomials out of the loops around it, into registers that the product's
+# accumulators need: erf after a matmul then costs three times as much. Constants are read as memory operands just as fast.
+llvm.set_option("mainspring", "-disable-machine-licm")
 
 SPEED_LEVEL = 2
 

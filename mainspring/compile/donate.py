@@ -6,7 +6,7 @@ each element at the very place where it then writes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from mainspring.compile.loops import Body, Buffer, Kernel, Store, children, expressions

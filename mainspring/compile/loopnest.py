@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from mainspring.compile.fuse import Fuser, Group
 from mainspring.compile.inline import Element, at_flat, flat_index, space_of
-from mainspring.compile.loops import Body, Buffer, Fold, For, Kernel, Let, Reduce, Stmt, Store, Write, children, expressions, load
+from mainspring.compile.loops import LANES, Body, Buffer, Fold, For, Kernel, Let, Reduce, Stmt, Store, Write, children, expressions, load
 from mainspring.compile.rename import substitute_vars
 from mainspring.ir import scalar as s
 from mainspring.ir.graph import Node
@@ -22,6 +22,7 @@ from mainspring.types.dtype import int64
 
 CHUNK = 4096  # elements of a long innermost dim that make one task
 STRIP = 64  # neighbouring results that a column reduction computes together: four vectors, one or two cache lines
+MIN_STRIPS = 16  # with fewer tasks than this, strips are made narrower
 SCRATCH_COST = 2  # flops up to which a value needed by a later pass over the row is computed again rather than kept
 
 
@@ -306,18 +307,32 @@ def reduce_kernel(nest: Nest, group: Group) -> Kernel:
     assert space is not None
     extent = math.prod(space.reduced)
     domain = tuple(n for n in root.shape if n != 1) or (1,)
-    body = _reduce_body(nest, group, domain, extent)
-    last = domain[-1]
-    strips = -(-last // STRIP)
-    outer = math.prod(domain[:-1])
+    stmts, dims = _reduce_body(nest, group, domain, extent)
+    lane = _lane_dim(dims, stmts)
+    others = [i for i in range(len(domain)) if i != lane]
+    last, outer = domain[lane], math.prod(domain[i] for i in others)
+    strip = STRIP
+    while strip > LANES and outer * -(-last // strip) < MIN_STRIPS:
+        strip //= 2
+    strips = -(-last // strip)
     task = s.var("task", outer * strips)
-    stmts, dims = body
-    places = unravel(task // strips, domain[:-1]) if len(domain) > 1 else []
-    start = (task % strips) * STRIP
-    stop = s.const(last, int64) if strips == 1 else start + STRIP if last % STRIP == 0 else s.apply("min", start + STRIP, last)
-    inner = substitute_vars(tuple(stmts), dict(zip(dims[:-1], places, strict=True)))
+    places = unravel(task // strips, tuple(domain[i] for i in others)) if others else []
+    start = (task % strips) * strip
+    stop = s.const(last, int64) if strips == 1 else start + strip if last % strip == 0 else s.apply("min", start + strip, last)
+    inner = substitute_vars(tuple(stmts), dict(zip([dims[i] for i in others], places, strict=True)))
     flops = math.prod(domain) * extent * (1 + _flops([Let(f.ref, f.value) for stmt in stmts if isinstance(stmt, Reduce) for f in stmt.folds]))
-    return nest.kernel("reduce", outer * strips, task, (For(dims[-1], start, stop, inner, "vector"),), group, flops=flops)
+    return nest.kernel("reduce", outer * strips, task, (For(dims[lane], start, stop, inner, "vector"),), group, flops=flops)
+
+
+def _lane_dim(dims: Sequence[Expr], stmts: Sequence[Stmt]) -> int:
+    """The dim for the vector lanes: the one along which the most elements that are read are neighbours; the last of equals."""
+    near = dict.fromkeys(dims, 0)
+    for x in s.walk(*[f.value for stmt in stmts if isinstance(stmt, Reduce) for f in stmt.folds]):
+        if x.op == "load":
+            for term, step in s.affine(x.args[0])[0].items():
+                if step == 1 and term in near:
+                    near[term] += x.attr.size
+    return max(range(len(dims)), key=lambda i: (near[dims[i]], i))
 
 
 def _reduce_body(nest: Nest, group: Group, domain: tuple[int, ...], extent: int) -> tuple[list[Stmt], list[Expr]]:

@@ -23,7 +23,8 @@ def _map_stmt(stmt: Stmt, change: Callable[[Expr], Expr], buffer: Callable[[Buff
         return Let(stmt.ref, change(stmt.value))
     if isinstance(stmt, Store):
         return Store(tuple([Write(buffer(w.buffer), change(w.index), change(w.value),
-                                  None if w.guard is None else change(w.guard)) for w in stmt.writes]))
+                                  None if w.guard is None else change(w.guard))
+                            for w in stmt.writes]))
     if isinstance(stmt, For):
         return replace(stmt, start=change(stmt.start), stop=change(stmt.stop), body=inner(stmt.body))
     if isinstance(stmt, Reduce):

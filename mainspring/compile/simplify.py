@@ -149,7 +149,7 @@ def fold_constants(of: Graph) -> Graph:
 
 
 def split_reductions(of: Graph) -> Graph:
-    """A sum over more than REDUCE_CHUNK elements -> sums over chunks, and the sum of those: parallel, and by the extent alone."""
+    """A sum over more than REDUCE_CHUNK elements -> sums over chunks, and their sum: parallel, and by the extent alone."""
 
     def rule(n: Node) -> Node | None:
         if n.op.name not in ("sum", "prod", "max", "min", "any", "all"):

@@ -80,7 +80,7 @@ class Expand:
 
 @dataclass(frozen=True)
 class NoGradient:
-    """The op has no derivative. With `zero`, gradients through it are zero (comparisons, integers); otherwise asking is an error."""
+    """The op has no derivative. With `zero`, gradients through it are zero (comparisons, integers); else asking is an error."""
 
     reason: str
     zero: bool = True

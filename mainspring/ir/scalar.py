@@ -20,7 +20,6 @@ import numpy as np
 from mainspring.base.errors import GraphError
 from mainspring.types.dtype import DType, bool_, float32, float64, int64
 
-
 REMEMBERED = 1 << 16  # results of index arithmetic that are kept
 
 

@@ -96,7 +96,7 @@ def _contract_vjp(ct: Value, out: Value, a: Value, b: Value, spec: str, dtype: D
 
 
 CONTRACT = register(Op("contract", _contract_infer, _contract_reference, _contract_space, _contract_vjp,
-                       "Products of `a` and `b` summed over the labels that `spec` (an einsum of two operands) leaves out of the result."))
+                       "Products of `a` and `b`, summed over the labels that `spec` (an einsum of two operands) leaves out."))
 
 
 def _pair(where: str, a: Any, b: Any) -> tuple[Value, Value]:
@@ -166,9 +166,8 @@ def tensordot(x1: Any, x2: Any, /, *, axes: int | Sequence[Sequence[int]] = 2) -
             raise ArgumentError("tensordot", "axes", "must be an int or two sequences of dims", repr(axes),
                                 "ms.tensordot(a, b, axes=((1,), (0,)))")
         of_a, of_b = (normalize_axes(x, v.ndim, "tensordot", "axes") for x, v in zip(axes, (a, b), strict=True))
-    if len(of_a) != len(of_b) or (of_a
-                                  and min(of_a) < 0) or len(of_b) > b.ndim or [a.shape[i] for i in of_a] != [b.shape[i]
-                                                                                                             for i in of_b]:
+    exist = len(of_a) == len(of_b) <= b.ndim and all(i >= 0 for i in of_a)
+    if not exist or [a.shape[i] for i in of_a] != [b.shape[i] for i in of_b]:
         raise ShapeError("tensordot", "axes", "must pair dims of equal extent", f"{a.shape} and {b.shape} over {axes}",
                          "ms.tensordot(ms.ones((2, 3)), ms.ones((3, 4)), axes=1)")
     la = list(_ALPHABET[: a.ndim])
@@ -332,8 +331,8 @@ def _conv_reference(x: np.ndarray, w: np.ndarray, stride: Shape, padding: Pairs,
     d, dtype = len(out) - 2, x.dtype
     wide_dtype = accumulator(as_dtype(dtype)).numpy
     full = [max(0, (n - 1) * k + 1) for n, k in zip(x.shape[1:-1], dilation, strict=True)]
-    reach = [(m - 1) * st + (k - 1) * wd + 1 for m, st, k,
-             wd in zip(out[1:-1], stride, w.shape[:-2], window_dilation, strict=True)]
+    reach = [(m - 1) * st + (k - 1) * wd + 1
+             for m, st, k, wd in zip(out[1:-1], stride, w.shape[:-2], window_dilation, strict=True)]
     canvas = np.zeros((x.shape[0], *[max(r, p[0] + n, 0) for r, p, n in zip(reach, padding, full, strict=True)], x.shape[-1]),
                       wide_dtype)
     source, target = [slice(None)], [slice(None)]

@@ -181,7 +181,7 @@ def _pow_vjp(ct: Value, out: Value, x: Value, y: Value) -> tuple[Any, Any]:
 
 
 power = binary("power", lambda x, y: s.apply("pow", x, y), _pow_vjp, reference=lambda x, y: _power_reference(x, y),
-               doc="`x1` to the power `x2`; integers by repeated multiplication, a negative exponent then gives 0 (±1 for bases ±1).")
+               doc="`x1` to the power `x2`; integers by repeated multiplication, where a negative exponent gives 0 (±1 for ±1).")
 
 
 def _power_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:

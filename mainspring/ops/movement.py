@@ -3,6 +3,7 @@ index arithmetic inside the kernels that read them."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -56,8 +57,8 @@ def ravel(index: Sequence[Any], shape: Shape) -> Any:
 def unravel(flat: Any, shape: Shape) -> list[Any]:
     """The index in `shape` of the row-major position `flat`."""
     strides = element_strides(shape)
-    return [flat // stride if i == 0 else (flat // stride) % n for i,
-            (stride, n) in enumerate(zip(strides, shape, strict=True))]
+    return [flat // stride if i == 0 else (flat // stride) % n
+            for i, (stride, n) in enumerate(zip(strides, shape, strict=True))]
 
 
 RESHAPE = register(Op("reshape", _reshape_infer, lambda x, shape: np.reshape(x, shape), _reshape_space,
@@ -208,7 +209,7 @@ def _pad_vjp(ct: Value, out: Value, x: Value, low: Shape, high: Shape, interior:
 
 
 PAD = register(Op("pad", _pad_infer, _pad_reference, _pad_space, _pad_vjp,
-                  "`x` with `low` and `high` elements of `value` around each dim (negative: cut off) and `interior` between neighbours."))
+                  "`x` with `low` and `high` elements of `value` around each dim (negative: cut off), `interior` between neighbours."))
 
 
 def pad(x: Any, /, padding: Sequence[Any] | int, *, mode: str = "constant", value: float = 0.0,
@@ -270,8 +271,9 @@ def slice_axis(x: Any, axis: int, start: int, stop: int, step: int = 1) -> Any:
 
 def _concat_infer(*types: TensorType, axis: int) -> TensorType:
     first = types[0]
+    others = first.shape[:axis] + first.shape[axis + 1:]
     for position, t in enumerate(types):
-        if t.shape[:axis] + t.shape[axis + 1:] != first.shape[:axis] + first.shape[axis + 1:] or len(t.shape) != len(first.shape):
+        if len(t.shape) != len(first.shape) or t.shape[:axis] + t.shape[axis + 1:] != others:
             raise ShapeError("concat", f"arrays[{position}]", f"all dims but dim {axis} must be equal",
                              f"{t.shape} with {first.shape}")
     return TensorType((*first.shape[:axis], sum(t.shape[axis] for t in types), *first.shape[axis + 1:]), first.dtype)
@@ -293,8 +295,8 @@ def _concat_space(*types: TensorType, axis: int) -> Space:
 
 def _concat_vjp(ct: Value, out: Value, *xs: Value, axis: int) -> tuple[Any, ...]:
     offsets = np.cumsum([0, *[x.shape[axis] for x in xs]])
-    return tuple((lambda a=int(a), b=int(b): slice_axis(ct, axis, a, b)) for a,
-                 b in zip(offsets[:-1], offsets[1:], strict=True))
+    return tuple((lambda a=int(a), b=int(b): slice_axis(ct, axis, a, b))
+                 for a, b in itertools.pairwise(offsets))
 
 
 CONCAT = register(Op("concat", _concat_infer, lambda *xs, axis: np.concatenate(xs, axis=axis), _concat_space, _concat_vjp,
@@ -322,8 +324,9 @@ def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Any:
         if v.ndim != values[0].ndim:
             raise ShapeError("concat", f"arrays[{position}]", "all must have the same number of dims",
                              f"{v.shape} with {values[0].shape}")
-    return values[0] if len(values) == 1 and values[0].dtype is common else bind(CONCAT, *[cast_to(v, common) for v in values],
-                                                                                 axis=place)
+    if len(values) == 1 and values[0].dtype is common:
+        return values[0]
+    return bind(CONCAT, *[cast_to(v, common) for v in values], axis=place)
 
 
 # ------------------------------------------------------------------------------------------------------ creation
@@ -333,8 +336,8 @@ def _iota_space(size: int, dtype: DType) -> Space:
     return Space((size,), lambda read, i: s.cast(i, dtype))
 
 
-IOTA = register(Op("iota", lambda size, dtype: TensorType((size,), dtype), lambda size,
-                   dtype: np.arange(size).astype(dtype.numpy), _iota_space,
+IOTA = register(Op("iota", lambda size, dtype: TensorType((size,), dtype),
+                   lambda size, dtype: np.arange(size).astype(dtype.numpy), _iota_space,
                    NoGradient("it has no inputs"), "0, 1, … size - 1."))
 
 
@@ -372,8 +375,8 @@ def expand_dims(x: Any, /, axis: int | Sequence[int] = 0) -> Any:
 def squeeze(x: Any, /, axis: int | Sequence[int] | None = None) -> Any:
     """`x` without the dims `axis`, which must have extent 1 (all such dims by default)."""
     value = as_value(x, "squeeze")
-    axes = tuple(i for i, n in enumerate(value.shape) if n == 1) if axis is None else normalize_axes(axis, value.ndim,
-                                                                                                     "squeeze")
+    ones = tuple(i for i, n in enumerate(value.shape) if n == 1)
+    axes = ones if axis is None else normalize_axes(axis, value.ndim, "squeeze")
     if not all(value.shape[a] == 1 for a in axes):
         raise ShapeError("squeeze", "axis", "every squeezed dim must have extent 1", f"{value.shape} at {axes}",
                          "ms.squeeze(ms.ones((2, 1)), 1)")
@@ -383,8 +386,8 @@ def squeeze(x: Any, /, axis: int | Sequence[int] | None = None) -> Any:
 def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int], /) -> Any:
     """`x` with the dims `source` moved to the places `destination`, the others in order."""
     value = as_value(x, "moveaxis")
-    a, b = normalize_axes(source, value.ndim, "moveaxis", "source"), normalize_axes(destination, value.ndim, "moveaxis",
-                                                                                    "destination")
+    a = normalize_axes(source, value.ndim, "moveaxis", "source")
+    b = normalize_axes(destination, value.ndim, "moveaxis", "destination")
     if len(a) != len(b):
         raise AxisError("moveaxis", "destination", "must have as many axes as source", f"{source} to {destination}",
                         "ms.moveaxis(x, 0, -1)")
@@ -443,7 +446,7 @@ def split(x: Any, /, indices_or_sections: int | Sequence[int], *, axis: int = 0)
     else:
         cuts = [min(max(i, 0), n) for i in as_ints(indices_or_sections, "split", "indices_or_sections")]
     bounds = [0, *cuts, n]
-    return tuple(slice_axis(value, place, a, max(a, b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True))
+    return tuple(slice_axis(value, place, a, max(a, b)) for a, b in itertools.pairwise(bounds))
 
 
 def roll(x: Any, /, shift: int | Sequence[int], *, axis: int | Sequence[int] | None = None) -> Any:

@@ -119,7 +119,7 @@ def accumulating(x: Any, dtype: Any, where_: str) -> Value:
     return cast_to(value, uint64) if value.dtype.kind == "uint" else value
 
 
-def sum(x: Any, /, *, axis: Axes = None, dtype: Any = None, keepdims: bool = False) -> Any:  # noqa: A001
+def sum(x: Any, /, *, axis: Axes = None, dtype: Any = None, keepdims: bool = False) -> Any:
     """Sum of `x` over `axis` (all by default). Integers are summed in 64 bits unless `dtype` says otherwise."""
     return _reduce(SUM, accumulating(x, dtype, "sum"), axis, keepdims)
 
@@ -129,22 +129,22 @@ def prod(x: Any, /, *, axis: Axes = None, dtype: Any = None, keepdims: bool = Fa
     return _reduce(PROD, accumulating(x, dtype, "prod"), axis, keepdims)
 
 
-def max(x: Any, /, *, axis: Axes = None, keepdims: bool = False) -> Any:  # noqa: A001
+def max(x: Any, /, *, axis: Axes = None, keepdims: bool = False) -> Any:
     """Greatest element over `axis`; NaN if any is NaN."""
     return _reduce(MAX, as_value(x, "max"), axis, keepdims)
 
 
-def min(x: Any, /, *, axis: Axes = None, keepdims: bool = False) -> Any:  # noqa: A001
+def min(x: Any, /, *, axis: Axes = None, keepdims: bool = False) -> Any:
     """Least element over `axis`; NaN if any is NaN."""
     return _reduce(MIN, as_value(x, "min"), axis, keepdims)
 
 
-def any(x: Any, /, *, axis: Axes = None, keepdims: bool = False) -> Any:  # noqa: A001
+def any(x: Any, /, *, axis: Axes = None, keepdims: bool = False) -> Any:
     """Whether any element over `axis` is not 0."""
     return _reduce(ANY, cast_to(as_value(x, "any"), bool_), axis, keepdims)
 
 
-def all(x: Any, /, *, axis: Axes = None, keepdims: bool = False) -> Any:  # noqa: A001
+def all(x: Any, /, *, axis: Axes = None, keepdims: bool = False) -> Any:
     """Whether all elements over `axis` are not 0."""
     return _reduce(ALL, cast_to(as_value(x, "all"), bool_), axis, keepdims)
 

@@ -95,7 +95,7 @@ class NativeExecutable:
         return [memory_value(m, a, t) for m, a, t in zip(memories, places, self.types, strict=True)]
 
     def _take_over(self, values: Sequence[Value], addresses: list[int], memories: list[Any], places: list[int]) -> None:
-        """Donated memory that nobody else can see is used in place; what was looked at, or came from outside, is copied once."""
+        """Donated memory that nobody else can see is used in place; what was seen, or came from outside, is copied once."""
         for i, source in self.reused:
             value, address = values[source], addresses[source]
             if value._held is not None or address % ALIGNMENT or addresses.count(address) > 1:
@@ -117,8 +117,8 @@ class PythonExecutable:
 
     def __call__(self, values: Sequence[Value]) -> list[Value]:
         arrays = [np.array(v._data, order="C").reshape(v.shape) for v in values]
-        outs = [np.empty(t.shape, t.dtype.numpy) if alias is None else arrays[alias] for t,
-                alias in zip(self.types, self.aliases, strict=True)]
+        outs = [np.empty(t.shape, t.dtype.numpy) if alias is None else arrays[alias]
+                for t, alias in zip(self.types, self.aliases, strict=True)]
         with np.errstate(all="ignore"):
             self.program.run([*arrays, *outs, *self.constants])
         return _given(values, self.donated, outs, self.types)
