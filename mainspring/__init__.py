@@ -66,15 +66,15 @@ from mainspring.types.info import can_cast, finfo, iinfo, isdtype, result_type
 from mainspring.types.info import array_namespace_info as __array_namespace_info__
 
 if TYPE_CHECKING:
-    from mainspring import data, io, nn, optim, train
+    from mainspring import data, nn, optim, train
     from mainspring.tools import viz
 
 __array_api_version__ = "2024.12"
 e, inf, nan, pi = math.e, math.inf, math.nan, math.pi
 newaxis = None
 
-_LAZY = {"data": "mainspring.data", "io": "mainspring.io", "nn": "mainspring.nn", "optim": "mainspring.optim",
-         "train": "mainspring.train", "viz": "mainspring.tools.viz"}
+_LAZY = {"data": "mainspring.data", "nn": "mainspring.nn", "optim": "mainspring.optim", "train": "mainspring.train",
+         "viz": "mainspring.tools.viz"}
 
 
 def __getattr__(name: str) -> Any:
@@ -96,7 +96,7 @@ __all__ = [
     "exp", "exp2", "expand_dims", "expm1", "eye", "finfo", "flip", "float16", "float32", "float64", "floor", "floor_divide",
     "fmod", "fori_loop", "from_dlpack", "from_numpy", "full", "full_like", "gaussian_nll", "gelu", "global_avg_pool",
     "global_max_pool", "glu", "grad", "greater", "greater_equal", "group_norm", "hard_shrink", "hard_sigmoid", "hard_swish",
-    "hard_tanh", "huber", "hypot", "iinfo", "imag", "inf", "instance_norm", "int16", "int32", "int64", "int8", "io", "iota",
+    "hard_tanh", "huber", "hypot", "iinfo", "imag", "inf", "instance_norm", "int16", "int32", "int64", "int8", "iota",
     "isdtype", "isfinite", "isinf", "isnan", "jit", "jvp", "kl_div", "layer_norm", "leaky_relu", "less", "less_equal",
     "lgamma", "linspace", "log", "log10", "log1p", "log2", "log_sigmoid", "log_softmax", "logaddexp", "logical_and",
     "logical_not", "logical_or", "logical_xor", "logsumexp", "mae", "map", "matmul", "matrix_transpose", "max", "max_pool",

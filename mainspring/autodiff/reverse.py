@@ -43,7 +43,7 @@ def zeros_like(x: Value) -> Value:
 
 def linearize_back(function: Callable[..., Sequence[Value]],
                    primals: Sequence[Value]) -> tuple[list[Value], Callable[..., list[Value]]]:
-    """Flat vjp: the outputs of ``function(*primals)``, and the map from their cotangents (None: zero) to those of the primals."""
+    """Flat vjp: the outputs of ``function(*primals)``, and the map from their cotangents (None: zero) to the primals'."""
     fresh = [bind(COPY, p) for p in primals]
     tape = Tape()
     for value in fresh:

@@ -12,7 +12,7 @@ alone) and batch (both, or kept apart). Legend: m row, n column, k reduced, b ba
 
 Small or thin products skip the packing: a *strip* of NV vectors of neighbouring results runs through k.
 
-Numerics (DESIGN.md): an element is one FMA chain over k in order within each of `chunk_count(K)` equal chunks, and the
+Numerics (docs/numerics.md): an element is one FMA chain over k in order within each of `chunk_count(K)` equal chunks, and the
 chunks are summed by a fixed binary tree. The choice of kernel, tile or panel changes no bit.
 """
 
@@ -37,6 +37,7 @@ MAX_CHUNKS, MIN_CHUNK = 8, 128
 PANEL_GROUP_BYTES = 512 << 10  # panels that a task keeps coming back to: half of a second-level cache
 MIN_TASKS = 16
 ROW_TILES = 4  # row tiles whose left operand is copied at once, where it must be copied
+DEEP_BYTES = 64 << 10  # packed rows of a block of k that all row tiles of a task go through before the next block
 STRIP_ROWS = 3  # up to this many rows, packing costs more than it brings
 
 
@@ -92,6 +93,7 @@ class _Contraction:
         self.batch, self.k = self.dims.extent(self.dims.batch), self.dims.k
         self.chunks = chunk_count(self.k)
         self.chunk = -(-self.k // self.chunks)
+        self.steps: Buffer | None = None
         self.dtype: DType = self._product([s.var(f"d{i}", n) for i, n in enumerate(self.dims.domain)], s.var("k", self.k))[0].dtype
 
     # -------------------------------------------------------------------------------------------------- elements
@@ -123,6 +125,8 @@ class _Contraction:
         swapped = math.prod(domain[i] for i in columns) < 8 <= math.prod(domain[i] for i in rows)
         if swapped:
             rows, columns, right = columns, rows, left
+            left = self._body(domain, dims, k, None)[1]
+        rows = _by_distance(rows, dims, left)
         kept = _joint(columns, domain, dims, right)
         batch = [i for i in range(len(domain)) if i not in rows and i not in kept]
         return Dims(domain, rows, kept, batch, self.space.reduced, swapped)
@@ -200,7 +204,9 @@ class _Contraction:
         if self.m <= most:
             return self.m, vectors
         even = [mr for mr in range(most, most // 2, -1) if self.m % mr == 0]
-        return (even[0] if even else -(-self.m // -(-self.m // most))), vectors
+        if not even:
+            return -(-self.m // -(-self.m // most)), vectors
+        return next((mr for mr in even if self._left_way(mr) != "bases"), even[0]), vectors
 
     def _tiled(self) -> tuple[list[Kernel], list[Buffer]]:
         mr, vectors = self._tile_shape()
@@ -208,7 +214,12 @@ class _Contraction:
         count = -(-self.n // nr)
         of_right = self._batch_of_right()
         panels = Buffer("panels", self.dtype, math.prod(self.dims.domain[i] for i in of_right) * count * self.k * nr)
-        return [self._pack(panels, nr, count, of_right), self._tile(panels, mr, vectors, count, of_right)], [panels]
+        kernels, between = self._steps()
+        kernels.append(self._pack(panels, nr, count, of_right))
+        if self._is_deep() and self._left_way(mr) in ("place", "bases"):
+            parts, made = self._deep(panels, mr, vectors, count, of_right)
+            return [*kernels, *made], [*between, panels, parts]
+        return [*kernels, self._tile(panels, mr, vectors, count, of_right)], [*between, panels]
 
     def _batch_of_right(self) -> list[int]:
         """The batch dims on which the right operand depends."""
@@ -251,20 +262,10 @@ class _Contraction:
         tile = block * deep + inner
         m, n = tile * mr + i, panel * nr + v * LANES + lane
         left, prepare, scratch = self._left_rows(way, b, (block * deep, inner, inners), (deep, mr), i, k)
-        acc = Buffer("acc", self.dtype, mr * nr, "register")
-        at = i * nr + v * LANES + lane
-        of_batch = dims.index(b, s.const(0, int64), s.const(0, int64))
-        base = ravel([of_batch[d] for d in of_right], tuple(dims.domain[d] for d in of_right)) if of_right else s.const(0, int64)
-        right = load(panels, ((base * count + panel) * self.k + k) * nr + v * LANES + lane)
-
-        def over(*stmts: Stmt) -> For:
-            lanes = For(lane, s.const(0, int64), s.const(LANES, int64), stmts, "vector")
-            return For(i, s.const(0, int64), s.const(mr, int64), (For(v, s.const(0, int64), s.const(vectors, int64), (lanes,), "unroll"),), "unroll")
-
+        acc, at, over = self._accumulators(mr, vectors, i, v, lane)
+        right = self._panel_at(panels, (b, panel, k, v * LANES + lane), (count, nr), of_right)
         parts = Buffer("parts", self.dtype, self.chunks * mr * nr, "scratch")
-        pair = (right, left) if dims.swapped else (left, right)
-        step = over(Store((Write(acc, at, multiply_add(*pair, load(acc, at))),)))
-        body = self._chained(k, over, acc, at, parts, (step,))
+        body = self._chained(k, over, acc, at, parts, (over(self._step(acc, at, left, right)),))
         plain = self.chunks == 1 and len(self.group.members) == 1
         if plain:
             inside = s.both(s.compare("lt", m, self.m), s.compare("lt", n, self.n))
@@ -278,17 +279,85 @@ class _Contraction:
         extra = ([] if plain else [parts]) + scratch
         return self.nest.kernel("tile", task.attr[1], task, (*prepare, loop), self.group, (acc, *extra), 2 * self.batch * self.m * self.n * self.k)
 
+    def _accumulators(self, mr: int, vectors: int, i: Expr, v: Expr, lane: Expr) -> tuple[Buffer, Expr, Callable[..., For]]:
+        """(registers of a tile, the place of row i, vector v, lane; the loop over all of them)."""
+        acc = Buffer("acc", self.dtype, mr * vectors * LANES, "register")
+
+        def over(*stmts: Stmt) -> For:
+            lanes = For(lane, s.const(0, int64), s.const(LANES, int64), stmts, "vector")
+            return For(i, s.const(0, int64), s.const(mr, int64), (For(v, s.const(0, int64), s.const(vectors, int64), (lanes,), "unroll"),), "unroll")
+
+        return acc, i * (vectors * LANES) + v * LANES + lane, over
+
+    def _panel_at(self, panels: Buffer, place: tuple[Expr, Expr, Expr, Expr], extents: tuple[int, int], of_right: list[int]) -> Expr:
+        """The packed right operand of batch, panel, k and column. `extents`: panels, columns of one."""
+        (b, panel, k, column), (count, nr), dims = place, extents, self.dims
+        of_batch = dims.index(b, s.const(0, int64), s.const(0, int64))
+        base = ravel([of_batch[d] for d in of_right], tuple(dims.domain[d] for d in of_right)) if of_right else s.const(0, int64)
+        return load(panels, ((base * count + panel) * self.k + k) * nr + column)
+
+    def _step(self, acc: Buffer, at: Expr, left: Expr, right: Expr) -> Store:
+        """acc += left · right."""
+        pair = (right, left) if self.dims.swapped else (left, right)
+        return Store((Write(acc, at, multiply_add(*pair, load(acc, at))),))
+
+    # ------------------------------------------------------------------------------------------------ deep tiles
+
+    def _is_deep(self) -> bool:
+        """Whether the operands are long and the result small (the gradient of a window): chunks are then tasks of their own."""
+        return self.chunks == MAX_CHUNKS and self.k >= max(self.m, self.n, 2 * self.m * self.n * self.chunks // (self.m + self.n))
+
+    def _deep(self, panels: Buffer, mr: int, vectors: int, count: int, of_right: list[int]) -> tuple[Buffer, list[Kernel]]:
+        """A task is a chunk and a group of row tiles. It goes through k in blocks that stay in cache while all its tiles use them."""
+        nr, tiles, way = vectors * LANES, -(-self.m // mr), self._left_way(mr)
+        wide = -(-tiles // -(-MIN_TASKS // (self.batch * self.chunks)))
+        groups = -(-tiles // wide)
+        block = min(self.chunk, max(64, DEEP_BYTES // (count * nr * self.dtype.itemsize)))
+        task = s.var("task", self.batch * self.chunks * groups)
+        b, c, first = task // (self.chunks * groups), (task // groups) % self.chunks, task % groups * wide
+        i, v, lane, k, panel = s.var("i", mr), s.var("v", vectors), s.var("lane", LANES), s.var("k", self.k), s.var("panel", count)
+        turn, tile = s.var("block", -(-self.chunk // block)), s.var("tile", tiles)
+        left, prepare, scratch = self._left_rows(way, b, (tile, s.const(0, int64), s.const(1, int64)), (1, mr), i, k)
+        acc, at, over = self._accumulators(mr, vectors, i, v, lane)
+        right = self._panel_at(panels, (b, panel, k, v * LANES + lane), (count, nr), of_right)
+        parts = Buffer("parts", self.dtype, self.batch * self.chunks * tiles * count * mr * nr)
+
+        def home(b: Expr, tile: Expr, panel: Expr, c: Expr | int, place: Expr) -> Expr:
+            return (((b * self.chunks + c) * tiles + tile) * count + panel) * (mr * nr) + place
+
+        where = home(b, tile, panel, c, at)
+        begin = c * self.chunk + turn * block
+        end = begin + block if self.k == self.chunks * self.chunk and self.chunk % block == 0 else \
+            s.apply("min", s.apply("min", begin + block, (c + 1) * self.chunk), self.k)
+        chain = (over(Store((Write(acc, at, load(parts, where, s.compare("lt", 0, turn))),))),
+                 For(k, begin, end, (over(self._step(acc, at, left, right)),)),
+                 over(Store((Write(parts, where, load(acc, at)),))))
+        stop = first + wide if tiles % wide == 0 else s.apply("min", first + wide, tiles)
+        loop = For(tile, first, stop, (*prepare, For(panel, s.const(0, int64), s.const(count, int64), chain)))
+        body = (For(turn, s.const(0, int64), s.const(turn.attr[1], int64), (loop,)),)
+        product = self.nest.kernel("deep", task.attr[1], task, body, self.group, (acc, *scratch), 2 * self.batch * self.m * self.n * self.k)
+        task = s.var("task", self.batch * tiles)
+        b, row_tile = task // tiles, task % tiles
+        finish = self._finish_rows(lambda i, j, c: load(parts, home(b, row_tile, panel, c, i * nr + j)), (mr, nr), (b, row_tile, panel))
+        body = (For(panel, s.const(0, int64), s.const(count, int64), (finish,)),)
+        return parts, [product, self.nest.kernel("finish", task.attr[1], task, body, self.group)]
+
     def _by_rows(self, over: Callable[..., For], acc: Buffer, at: Expr, parts: Buffer, tile: tuple[int, int], place: tuple[Expr, Expr, Expr]) -> list[Stmt]:
-        """The epilogue as a small loop over the rows of the tile, which lies in the first-level cache by now."""
+        """The epilogue of a tile, which lies in the first-level cache by now."""
+        keep = [] if self.chunks > 1 else [over(Store((Write(parts, at, load(acc, at)),)))]
+        mr, nr = tile
+        return [*keep, self._finish_rows(lambda i, j, c: load(parts, i * nr + j + c * mr * nr), tile, place)]
+
+    def _finish_rows(self, part: Callable[[Expr, Expr, int], Expr], tile: tuple[int, int], place: tuple[Expr, Expr, Expr]) -> For:
+        """Sum the chunks and the epilogue, as a small loop over the rows of the tile. `part`: row i, column j of chunk c."""
         (mr, nr), (b, row_tile, panel) = tile, place
         i, j = s.var("ei", mr), s.var("ej", nr)
         m, n = row_tile * mr + i, panel * nr + j
-        keep = [] if self.chunks > 1 else [over(Store((Write(parts, at, load(acc, at)),)))]
-        total = tree([load(parts, i * nr + j + c * mr * nr) for c in range(self.chunks)])
+        total = tree([part(i, j, c) for c in range(self.chunks)])
         stmts = [Let(self.refs[self.root], s.cast(total, self.root.dtype)), *self._epilogue(self.dims.domain, self.dims.index(b, m, n))]
         rows = s.const(mr, int64) if self.m % mr == 0 else s.apply("min", s.const(mr, int64), self.m - row_tile * mr)
         columns = s.const(nr, int64) if self.n % nr == 0 else s.apply("min", s.const(nr, int64), self.n - panel * nr)
-        return [*keep, For(i, s.const(0, int64), rows, (For(j, s.const(0, int64), columns, tuple(stmts), "vector"),))]
+        return For(i, s.const(0, int64), rows, (For(j, s.const(0, int64), columns, tuple(stmts), "vector"),))
 
     def _left_at(self, b: Expr, m: Expr, k: Expr) -> Expr:
         """The left operand of row `m` (the last row, where the tile reaches beyond) at `k`."""
@@ -299,26 +368,37 @@ class _Contraction:
         """How the left operand reaches the registers: "place" or "bases" (in place), "columns" or "rows" (copied); see the module text."""
         tile, i, k = s.var("t", -(-self.m // mr)), s.var("i", mr), s.var("k", self.k)
         left = self._left_at(s.var("b", self.batch), tile * mr + i, k)
-        if left.op != "load" or len(left.args) > 1:
+        parts = _apart(left, k)
+        if parts is None:
             return "rows"
-        terms, _ = s.affine(left.args[0])
-        if not all(t is k or k not in set(s.walk(t)) for t in terms):
-            return "rows"
-        if self.m % mr == 0 and terms.get(k, 0) > 1 and terms.get(i, 0) == 1:
+        terms, _ = s.affine(parts[0])
+        even = self.m % mr == 0
+        if even and parts[1].op == "mul" and parts[1].args[0] is k and terms.get(i, 0) == 1:
             return "columns"
-        return "place" if self.m % mr == 0 and all(t is i or i not in set(s.walk(t)) for t in terms) else "bases"
+        return "place" if even and all(t is i or i not in set(s.walk(t)) for t in terms) else "bases"
+
+    def _steps(self) -> tuple[list[Kernel], list[Buffer]]:
+        """Where the left operand's places along k are no multiples of k (the windows of a convolution), a table of them."""
+        k = s.var("k", self.k)
+        parts = _apart(self._left_at(s.var("b", self.batch), s.var("m", self.m), k), k)
+        if parts is None or not set(s.affine(parts[1])[0]) - {k}:
+            return [], []
+        self.steps = Buffer("steps", int64, self.k)
+        loop = For(k, s.const(0, int64), s.const(self.k, int64), (Store((Write(self.steps, k, parts[1]),)),), "vector")
+        return [self.nest.kernel("steps", 1, s.var("task", 1), (loop,), self.group)], [self.steps]
 
     def _left_rows(self, way: str, b: Expr, place: tuple[Expr, Expr, Expr], shape: tuple[int, int], i: Expr, k: Expr) -> tuple[Expr, list[Stmt], list[Buffer]]:
         """(element of row i at k, statements before, scratch). `place`: the first row tile of the task, the current one, how many."""
         (start, tile, tiles), (deep, mr) = place, shape
         left = self._left_at(b, (start + tile) * mr + i, k)
-        if way == "place":
-            return left, [], []
-        if way == "bases":
+        if way in ("place", "bases"):
+            row, along = _apart(left, k)  # type: ignore[misc]
+            if self.steps is not None:
+                along = load(self.steps, k)
+            if way == "place":
+                return load(left.attr, row + along), [], []
             bases = Buffer("bases", int64, mr, "register")
-            step = s.affine(left.args[0])[0].get(k, 0)
-            store = Store((Write(bases, i, left.args[0] - k * step),))
-            return load(left.attr, load(bases, i) + k * step), [For(i, s.const(0, int64), s.const(mr, int64), (store,), "unroll")], [bases]
+            return load(left.attr, load(bases, i) + along), [For(i, s.const(0, int64), s.const(mr, int64), (Store((Write(bases, i, row),)),), "unroll")], [bases]
         each, t, r = mr * self.k, s.var("rt", deep), s.var("ri", mr)
         copied = Buffer(way, self.dtype, deep * each, "scratch")
         if way == "columns":
@@ -332,6 +412,23 @@ class _Contraction:
         lanes = For(c, s.const(0, int64), s.const(width, int64), (copy,), "vector")
         rows = For(r, s.const(0, int64), s.const(mr, int64), (For(outer, s.const(0, int64), s.const(self.k // width, int64), (lanes,)),))
         return load(copied, tile * each + i * self.k + k), [For(t, s.const(0, int64), tiles, (rows,))], [copied]
+
+
+def _apart(x: Expr, k: Expr) -> tuple[Expr, Expr] | None:
+    """The index of an unguarded load as (a part without `k`, a part of `k` alone); None when they cannot be told apart."""
+    if x.op != "load" or len(x.args) > 1:
+        return None
+    terms, constant = s.affine(x.args[0])
+    along, rest = s.const(0, int64), s.const(constant, int64)
+    for term, step in terms.items():
+        names = {e for e in s.walk(term) if e.op in ("var", "load")}
+        if k not in names:
+            rest = rest + term * step
+        elif names == {k}:
+            along = along + term * step
+        else:
+            return None
+    return rest, along
 
 
 def multiply_add(a: Expr, b: Expr, c: Expr) -> Expr:
@@ -355,6 +452,12 @@ def _group_split(left: Expr, right: Expr, dims: Sequence[Expr], domain: tuple[in
                 if domain[i] % q == 0 and 1 < q < domain[i]:
                     return (*domain[:i], domain[i] // q, q, *domain[i + 1:])
     return None
+
+
+def _by_distance(rows: list[int], dims: Sequence[Expr], left: Expr) -> list[int]:
+    """`rows` with the dim whose neighbours are nearest in memory innermost."""
+    terms = s.affine(left.args[0])[0] if left.op == "load" else {}
+    return sorted(rows, key=lambda i: -terms[dims[i]]) if all(dims[i] in terms for i in rows) else rows
 
 
 def _joint(columns: list[int], domain: tuple[int, ...], dims: Sequence[Expr], right: Expr) -> list[int]:

@@ -144,9 +144,12 @@ class _Emitter(Values):
     def _loop(self, start: Value, stop: Value, step: int, body: Callable[[Value], None]) -> None:
         """body(i) for i = start, start + step, … while i < stop."""
         first, last = fixed(start), fixed(stop)
+        known = first is not None and last is not None
+        if known and first >= last:
+            return
         before, top, after = self.b.block, self.b.append_basic_block("loop"), self.b.append_basic_block("after")
-        if first is not None and last is not None:
-            self.b.branch(top if first < last else after)
+        if known:
+            self.b.branch(top)
         else:
             self.b.cbranch((start < stop).raw, top, after)
         self.b.position_at_end(top)

@@ -113,6 +113,17 @@ def _joins(v: Node) -> bool:
     return v.op not in (INPUT, CONSTANT, ITEM) and is_virtual(v) and len(v.inputs) > 1
 
 
+def _padded(v: Node) -> list[Node]:
+    """The padded arrays that `v` reads, perhaps moved: they are read many times, so the border is tested for once."""
+    found = []
+    for n in v.inputs:
+        while n.op not in (INPUT, CONSTANT, ITEM) and n.op.name != "pad" and is_virtual(n) and len(n.inputs) == 1:
+            n = n.inputs[0]
+        if n.op.name == "pad":
+            found.append(n)
+    return found
+
+
 class Fuser:
     """Groups the values of one graph."""
 
@@ -142,6 +153,7 @@ class Fuser:
                 found.update(v.inputs)
             elif space.reduced and contraction_operands(v, space):
                 found.update(n for n in v.inputs if _joins(n))  # rows of a product are read many times: join their pieces once
+                found.update(_padded(v))
         return found
 
     def _could_be_value(self, v: Node) -> bool:

@@ -42,7 +42,8 @@ class Element:
 
     def _make(self, of: Node, index: tuple[Expr, ...], guard: Expr | None) -> Expr:
         if of.op is CONSTANT and of.type.size <= LITERAL:  # type: ignore[union-attr]
-            return s.const(of.static["value"].value.item(), of.dtype)
+            array = of.static["value"].value
+            return s.const(array.item() if array.size else 0, of.dtype)  # of an empty one nothing is ever read
         return self.body(of, index, guard) if self.inlined(of) else self.leaf(of, index, guard)
 
     def body(self, of: Node, index: Sequence[Expr], guard: Expr | None = None, reduced: Sequence[Expr] = ()) -> Expr:

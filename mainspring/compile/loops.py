@@ -13,7 +13,7 @@ Roles of a `For`:
   vector   iterations are independent and may be done LANES at a time; inside it, expressions that depend on the index
            are vectors. Nothing but Let, Store, serial or unroll For, and serial Reduce may stand inside.
 
-The numerics contract (DESIGN.md) lives in `Reduce` alone: element r of the reduced extent goes to partial r mod LANES,
+The numerics contract (docs/numerics.md) lives in `Reduce` alone: element r of the reduced extent goes to partial r mod LANES,
 each partial takes its elements in order, the partials are combined by the fixed tree
 ((0+8)+(4+12)) …: halves are folded onto each other, 8, 4, 2, 1. A reduction of role "vector" does the LANES partials in
 the lanes of one vector; one of role "serial" keeps LANES separate accumulators; the bits are the same. For a sum or a

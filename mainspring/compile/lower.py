@@ -1,6 +1,6 @@
 """From a graph to a program: the readable column of named passes.
 
-    prepare:  inline → simplify → fold constants → split long reductions → simplify
+    prepare:  inline → simplify → fold constants → split long reductions → pad windows → simplify
     region:   fuse → choose kernels → loops        (bodies of control flow are regions of their own)
     plan:     donation → memory and barriers
 """
@@ -18,6 +18,7 @@ from mainspring.base.errors import CompileError
 from mainspring.compile import simplify
 from mainspring.compile.contraction import contraction_kernels
 from mainspring.compile.fuse import Fuser, Group
+from mainspring.compile.hoist import hoist
 from mainspring.compile.loopnest import Nest, map_kernel, reduce_kernel, row_kernel
 from mainspring.compile.loops import Buffer, For, Kernel, Store, Write, load
 from mainspring.compile.memory import BranchSteps, LoopSteps, RepeatSteps, Run, Slot, Step, View, plan
@@ -39,6 +40,7 @@ PASSES = (
     ("simplify", simplify.simplify),
     ("fold constants", simplify.fold_constants),
     ("split reductions", simplify.split_reductions),
+    ("pad windows", simplify.pad_windows),
     ("simplify again", simplify.simplify),
 )
 
@@ -237,7 +239,8 @@ class _Region:
         for source, target, t in zip(following, carried, types, strict=False):
             inner.copy(source, target, t)
         self.lowering.work += (self.lowering.work - before) * (st["length"] - 1)
-        self.result.append(RepeatSteps(st["length"], var, tuple(inner.result), st["reverse"]))
+        once, rounds = hoist(inner.result, var)
+        self.result += [*once, RepeatSteps(st["length"], var, tuple(rounds), st["reverse"])]
 
     def _while(self, node: Node, inputs: list[View], results: list[View]) -> None:
         consts, carry = inputs[: node.static["consts"]], inputs[node.static["consts"]:]
@@ -252,7 +255,8 @@ class _Region:
         for source, target, t in zip(following, results, body.output_types, strict=True):
             inner.copy(source, target, t)
         self.lowering.work += 1e6  # nobody knows how often
-        self.result.append(LoopSteps(flag, tuple(tested), tuple(inner.result)))
+        once, rounds = hoist(inner.result)
+        self.result += [*once, LoopSteps(flag, tuple(tested), tuple(rounds))]
 
     def _cond(self, node: Node, inputs: list[View], results: list[View]) -> None:
         flag, operands = inputs[0], inputs[1:]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Union
 
 from mainspring.compile.loops import Kernel
 from mainspring.compile.program import ARENA, Barrier, Branch, Instr, Launch, Loop, Program, Ref, Repeat
@@ -70,7 +69,7 @@ class BranchSteps:
     other: tuple[Step, ...]
 
 
-Step = Union[Run, RepeatSteps, LoopSteps, BranchSteps]
+Step = Run | RepeatSteps | LoopSteps | BranchSteps
 
 
 @dataclass

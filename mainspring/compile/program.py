@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 from mainspring.compile.loops import Kernel, show_kernel
 
@@ -73,7 +73,7 @@ class Branch:
     other: tuple[Instr, ...]
 
 
-Instr = Union[Launch, Barrier, Repeat, Loop, Branch]
+Instr = Launch | Barrier | Repeat | Loop | Branch
 
 
 @dataclass(frozen=True)

@@ -186,3 +186,47 @@ def _chunked(n: Node, x: Node, axes: tuple[int, ...], extent: int) -> Node:
     return _chunked(total, results, last, results.shape[-1]) if results.shape[-1] > REDUCE_CHUNK else total
 
 
+
+
+# ------------------------------------------------------------------------------------------------- windows
+
+
+def pad_windows(of: Graph) -> Graph:
+    """conv(x, padding, dilation) -> conv(pad(x)): its windows are then read where they lie, without a test for the border."""
+    return rewrite(of, lambda n: _padded_conv(n) if n.op.name == "conv" else None)
+
+
+def _padded_conv(n: Node) -> Node | None:
+    """The padding that places reach, where there is any; what is cut off (negative padding) stays with the convolution."""
+    x, w = n.inputs
+    st = n.static
+    places, taps = n.shape[1:-1], w.shape[:-2]
+    low, high, rest = [], [], []
+    for i, (before, _) in enumerate(st["padding"]):
+        spread = (x.shape[1 + i] - 1) * st["dilation"][i] + 1
+        after = (places[i] - 1) * st["stride"][i] + (taps[i] - 1) * st["window_dilation"][i] + 1 - spread - before
+        low.append(max(0, before))
+        high.append(max(0, after))
+        rest.append((min(0, before), min(0, after)))
+    if n.type.size == 0 or x.type.size == 0 or not (any(low) or any(high) or max(st["dilation"]) > 1):  # type: ignore[union-attr]
+        return None
+    interior = (0, *[d - 1 for d in st["dilation"]], 0)
+    padded = _pad_first(x, (0, *low, 0), (0, *high, 0), interior)
+    static = {**st, "padding": tuple(rest), "dilation": (1,) * len(low)}
+    return node(n.op, (padded, w), static, n.type, n.source)
+
+
+def _pad_first(x: Node, low: tuple[int, ...], high: tuple[int, ...], interior: tuple[int, ...]) -> Node:
+    """pad(transpose(y)) -> transpose(pad(y)), and so for a reshape that leaves the padded dims alone: one padded array for all readers."""
+    touched = [i for i in range(len(low)) if low[i] or high[i] or interior[i]]
+    if x.op.name == "transpose":
+        axes = x.static["axes"]
+        back = [axes.index(i) for i in range(len(axes))]
+        inner = _pad_first(x.inputs[0], *[tuple(p[i] for i in back) for p in (low, high, interior)])  # type: ignore[arg-type]
+        return node(x.op, (inner,), x.static, source=x.source)
+    y = x.inputs[0] if x.op.name == "reshape" else None
+    upto = touched[-1] + 1
+    if y is not None and len(y.shape) >= upto and y.shape[:upto] == x.shape[:upto]:
+        inner = _pad_first(y, *[p[:upto] + (0,) * (len(y.shape) - upto) for p in (low, high, interior)])  # type: ignore[arg-type]
+        return node(x.op, (inner,), {"shape": (*inner.shape[:upto], *x.shape[upto:])}, source=x.source)
+    return node(OPS["pad"], (x,), {"low": low, "high": high, "interior": interior, "value": 0.0}, source=x.source)

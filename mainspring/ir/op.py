@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 from mainspring.base.errors import GraphError
 from mainspring.ir import scalar
@@ -22,7 +22,7 @@ from mainspring.ir.scalar import Expr
 from mainspring.types.dtype import DType
 from mainspring.types.shape import Shape, TensorType
 
-Types = Union[TensorType, tuple[TensorType, ...]]
+Types = TensorType | tuple[TensorType, ...]
 
 
 @dataclass(frozen=True)

@@ -198,6 +198,8 @@ def softmax(x: Any, /, *, axis: int = -1, where: Any = None) -> Any:
         where: bool, broadcastable to `x`: elements where it is false count as -∞ and give 0; a row without any gives zeros.
     """
     value = as_float(x, "softmax")
+    if not value._type.size:
+        return value
     wide = cast_to(value, wide_dtype(value.dtype))
     if where is not None:
         return cast_to(_masked_softmax(wide, as_value(where, "softmax"), axis), value.dtype)
@@ -227,6 +229,8 @@ def shifted_and_log_total(x: Any, axis: int) -> tuple[Any, Any]:
 def log_softmax(x: Any, /, *, axis: int = -1) -> Any:
     """log(softmax(x)) along `axis`, in the shape and dtype of `x`, without overflow."""
     value = as_float(x, "log_softmax")
+    if not value._type.size:
+        return value
     shifted, log_total = shifted_and_log_total(cast_to(value, wide_dtype(value.dtype)), axis)
     return cast_to(shifted - log_total, value.dtype)
 

@@ -290,7 +290,7 @@ def _conv_out(x: Shape, w: Shape, stride: Shape, padding: Pairs, dilation: Shape
 def _conv_infer(x: TensorType, w: TensorType, stride: Shape, padding: Pairs, dilation: Shape, window_dilation: Shape,
                 groups: int) -> TensorType:
     example = "ms.conv(ms.ones((1, 8, 8, 3)), ms.ones((3, 3, 3, 16)))"
-    if len(x.shape) != len(w.shape) or not 3 <= len(x.shape) <= 5:
+    if len(x.shape) != len(w.shape) or len(x.shape) < 3:
         raise ShapeError("conv", "w",
                          "x is (batch, 1 to 3 spatial dims, channels), w (window dims, channels/groups, out channels)",
                          f"{x}, {w}", example)
@@ -373,26 +373,24 @@ def _conv_vjp(ct: Value, out: Value, x: Value, w: Value, stride: Shape, padding:
                     groups=groups)
 
     def of_window() -> Value:
-        """The input under the cotangent as window: channels are the batch, batch the channels."""
-        left = reshape(x, (*x.shape[:-1], groups, per_in))
-        left = permute_dims(left, (d + 2, *range(1, d + 1), d + 1, 0))
-        left = reshape(left, (per_in, *x.shape[1:-1], groups * x.shape[0]))
-        right = permute_dims(ct, (*range(1, d + 1), 0, d + 1))
-        pads = []
+        """The input under the cotangent as window: channels are the batch, and the batch one more spatial dim, the outermost."""
+        left = permute_dims(reshape(x, (*x.shape[:-1], groups, per_in)), (d + 2, *range(d + 2)))
+        right = reshape(ct, (*ct.shape[:-1], 1, ct.shape[-1]))
+        pads = [(0, 0)]
         for i in range(d):
             wide = max(0, (x.shape[1 + i] - 1) * dilation[i] + 1)
             reach = max(0, (ct.shape[1 + i] - 1) * stride[i] + 1)
             pads.append((padding[i][0], (window[i] - 1) * window_dilation[i] + reach - wide - padding[i][0]))
-        result = bind(CONV, left, right, stride=window_dilation, padding=tuple(pads), dilation=dilation, window_dilation=stride,
-                      groups=groups)
-        return permute_dims(result, (*range(1, d + 1), 0, d + 1))
+        result = bind(CONV, left, right, stride=(1, *window_dilation), padding=tuple(pads), dilation=(1, *dilation),
+                      window_dilation=(1, *stride), groups=groups)
+        return permute_dims(reshape(result, (per_in, *window, w.shape[-1])), (*range(1, d + 1), 0, d + 1))
 
     return of_input, of_window
 
 
 CONV = register(Op("conv", _conv_infer, _conv_reference, _conv_space, _conv_vjp,
-                   "Windows of `x` (batch, spatial…, channels) times `w` (window…, channels/groups, out channels), summed. `dilation` spreads "
-                   "`x`, `window_dilation` spreads `w`."))
+                   "Windows of `x` (batch, spatial…, channels) times `w` (window…, channels/groups, out channels), summed. "
+                   "`dilation` spreads `x`, `window_dilation` spreads `w`."))
 
 
 def _per_dim(value: int | Sequence[int], d: int, where: str, argument: str) -> Shape:
@@ -440,7 +438,8 @@ def conv(x: Any, w: Any, /, *, stride: int | Sequence[int] = 1, padding: str | i
     a, b = _pair("conv", x, w)
     d = b.ndim - 2
     if a.ndim != b.ndim or not 1 <= d <= 3:
-        _conv_infer(a._type, b._type, (), (), (), (), groups)
+        raise ShapeError("conv", "w", "x is (batch, 1 to 3 spatial dims, channels), w (window dims, channels/groups, out channels)",
+                         f"{a._type}, {b._type}", "ms.conv(ms.ones((1, 8, 8, 3)), ms.ones((3, 3, 3, 16)))")
     strides, spread = _per_dim(stride, d, "conv", "stride"), _per_dim(dilation, d, "conv", "dilation")
     pads = conv_padding(padding, a.shape[1:-1], b.shape[:-2], strides, spread)
     return bind(CONV, a, b, stride=strides, padding=pads, dilation=(1,) * d, window_dilation=spread, groups=groups)

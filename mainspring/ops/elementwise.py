@@ -148,9 +148,21 @@ floor_divide = binary("floor_divide", _floor_div_body, FLAT, reference=_floor_di
                       doc="⌊x1 / x2⌋; for integers a zero divisor gives 0.")
 remainder = binary("remainder", _mod_body, lambda ct, out, x, y: (ct, lambda: -ct * floor_divide(x, y)), reference=np.remainder,
                    doc="x1 - x2·⌊x1 / x2⌋, with the sign of `x2`; for integers a zero divisor gives 0.")
-fmod = binary("fmod", lambda x, y: s.apply("fmod", x, y), lambda ct, out, x, y: (ct, lambda: -ct * trunc(x / y)),
-              accepts="float",
-              doc="The remainder of x1 / x2 with the sign of `x1`.")
+
+
+def _fmod_body(x: Expr, y: Expr) -> Expr:
+    if x.dtype.kind == "float":
+        return s.apply("fmod", x, y)
+    remainder = s.apply("mod", x, y)
+    if x.dtype.kind == "uint":
+        return remainder
+    zero = _const(x, 0)
+    crossed = s.apply("and", s.apply("ne", remainder, zero), s.apply("ne", x < zero, y < zero))
+    return s.where(crossed, remainder - y, remainder)
+
+
+fmod = binary("fmod", _fmod_body, lambda ct, out, x, y: (ct, lambda: -ct * trunc(x / y)), reference=np.fmod,
+              doc="The remainder of x1 / x2 with the sign of `x1`; for integers a zero divisor gives 0.")
 
 
 def _ties(x: Value, out: Value, ct: Value, y: Value) -> Value:
@@ -181,7 +193,7 @@ def _pow_vjp(ct: Value, out: Value, x: Value, y: Value) -> tuple[Any, Any]:
 
 
 power = binary("power", lambda x, y: s.apply("pow", x, y), _pow_vjp, reference=lambda x, y: _power_reference(x, y),
-               doc="`x1` to the power `x2`; integers by repeated multiplication, where a negative exponent gives 0 (±1 for ±1).")
+               doc="`x1` to the power `x2`; integers by repeated multiplication, a negative exponent gives 0 (±1 for ±1).")
 
 
 def _power_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -292,8 +304,25 @@ erfc = unary("erfc", _primitive("erfc"), _one(lambda ct, out, x: lambda: ct * (-
 erfinv = unary("erfinv", _primitive("erfinv"),
                _one(lambda ct, out, x: lambda: ct * (math.sqrt(math.pi) / 2.0) * exp(out * out)))
 lgamma = unary("lgamma", _primitive("lgamma"), _one(lambda ct, out, x: lambda: ct * digamma(x)), doc="log |Γ(x)|.")
-digamma = unary("digamma", _primitive("digamma"), NoGradient("the trigamma function is not an op", zero=False),
-                doc="Γ'(x) / Γ(x).")
+digamma = unary("digamma", _primitive("digamma"), _one(lambda ct, out, x: lambda: ct * _trigamma(x)), doc="Γ'(x) / Γ(x).")
+
+
+def _trigamma(x: Value) -> Any:
+    """The derivative of `digamma`: reflected to x ≥ ½, raised by its recurrence, then the asymptotic series.
+
+    Abramowitz & Stegun, "Handbook of Mathematical Functions", 6.4.6, 6.4.7 and 6.4.12.
+    """
+    reflected = less(x, 0.5)
+    z = where(reflected, 1.0 - x, x)
+    raised: Any = 0.0
+    for _ in range(8):
+        raised, z = raised + 1.0 / (z * z), z + 1.0
+    r = 1.0 / (z * z)
+    series = r * (1 / 6 - r * (1 / 30 - r * (1 / 42 - r * (1 / 30 - r * (5 / 66 - r * (691 / 2730 - r * (7 / 6)))))))
+    value = raised + (1.0 + 0.5 / z + series) / z
+    sine = sin(where(reflected, x - floor(x), 0.5) * math.pi)
+    return where(reflected, math.pi**2 / (sine * sine) - value, value)
+
 
 # ------------------------------------------------------------------------------------- comparison, logic, bits
 

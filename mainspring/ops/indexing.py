@@ -58,12 +58,19 @@ def _ramp(extent: int, axis: int, ndim: int) -> Value:
     return reshape(iota(extent), tuple(extent if i == axis else 1 for i in range(ndim)))
 
 
+def _widened(x: Value, index: Value, axis: int) -> Value:
+    """`x` with dims of extent 1 other than `axis` repeated for an `index` of as many dims."""
+    place = normalize_axis(axis, x.ndim, "take_along_axis")
+    pairs = enumerate(zip(x.shape, index.shape, strict=False))
+    return broadcast(x, tuple(m if n == 1 and i != place else n for i, (n, m) in pairs)) if x.ndim == index.ndim else x
+
+
 def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Any:
     """For every position the element of `x` whose place along `axis` is given by `indices`.
 
-    `indices` has as many dims as `x`; dims other than `axis` are equal or 1. What argsort and argmax give fits.
+    `indices` has as many dims as `x`; dims other than `axis` are broadcast. What argsort and argmax give fits.
     """
-    value = as_value(x, "take_along_axis")
+    value = _widened(as_value(x, "take_along_axis"), as_value(indices, "take_along_axis"), axis)
     index, _ = _along(value, indices, axis, "take_along_axis")
     return bind(GATHER, value, *index, axes=tuple(range(value.ndim)))
 

@@ -209,7 +209,7 @@ def _pad_vjp(ct: Value, out: Value, x: Value, low: Shape, high: Shape, interior:
 
 
 PAD = register(Op("pad", _pad_infer, _pad_reference, _pad_space, _pad_vjp,
-                  "`x` with `low` and `high` elements of `value` around each dim (negative: cut off), `interior` between neighbours."))
+                  "`x` with `low` and `high` elements of `value` around each dim (negative: cut off), `interior` between."))
 
 
 def pad(x: Any, /, padding: Sequence[Any] | int, *, mode: str = "constant", value: float = 0.0,
@@ -241,10 +241,15 @@ def pad(x: Any, /, padding: Sequence[Any] | int, *, mode: str = "constant", valu
 
 def _pad_by_copies(x: Value, axis: int, low: int, high: int, mode: str) -> Value:
     n = x.shape[axis]
-    limit = {"edge": math.inf, "reflect": n - 1, "wrap": n}[mode]
-    if low < 0 or high < 0 or max(low, high) > limit or (n == 0 and low + high):
-        raise ShapeError("pad", "padding", f"mode {mode} takes from 0 to {limit} elements a side for an extent of {n}",
+    limit = 0 if n == 0 else {"edge": math.inf, "reflect": n - 1, "wrap": n}[mode]
+    if max(low, high) > limit or n + low + high < 0:
+        raise ShapeError("pad", "padding", f"mode {mode} adds 0 to {limit} elements a side to an extent of {n}",
                          str((low, high)))
+    if low < 0 or high < 0:  # what is added comes from all of x; what is cut off goes last
+        wide = _pad_by_copies(x, axis, max(0, low), max(0, high), mode)
+        return slice_axis(wide, axis, max(0, -low), wide.shape[axis] - max(0, -high))
+    if not low and not high:
+        return x
 
     def part(start: int, stop: int) -> Value:
         return slice_axis(x, axis, start, stop)
@@ -255,7 +260,7 @@ def _pad_by_copies(x: Value, axis: int, low: int, high: int, mode: str) -> Value
         sides = [flip(part(1, low + 1), axis=axis)], [flip(part(n - 1 - high, n - 1), axis=axis)]
     else:
         sides = [part(n - low, n)], [part(0, high)]
-    return concat([*sides[0], x, *sides[1]], axis=axis) if low or high else x
+    return concat([*sides[0], x, *sides[1]], axis=axis)
 
 
 def slice_axis(x: Any, axis: int, start: int, stop: int, step: int = 1) -> Any:

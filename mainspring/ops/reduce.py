@@ -192,12 +192,14 @@ def std(x: Any, /, *, axis: Axes = None, correction: int | float = 0.0, keepdims
 
 
 def logsumexp(x: Any, /, *, axis: Axes = None, keepdims: bool = False) -> Any:
-    """log Σ exp(x) over `axis`, without overflow."""
+    """log Σ exp(x) over `axis`, without overflow; -∞ for no elements."""
     value = _float(x, "logsumexp")
+    axes = normalize_axes(axis, value.ndim, "logsumexp")
+    if not _count(value, axis, "logsumexp"):
+        return log(sum(value, axis=axis, keepdims=keepdims))
     high = stop_gradient(max(value, axis=axis, keepdims=True))
     high = where(isfinite(high), high, 0.0)
     total = log(sum(exp(value - high), axis=axis, keepdims=True)) + high
-    axes = normalize_axes(axis, value.ndim, "logsumexp")
     return total if keepdims else reshape(total, _kept(value.shape, axes))
 
 

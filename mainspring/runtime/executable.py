@@ -25,6 +25,7 @@ from mainspring.interpret.eager import wrap
 from mainspring.interpret.reference import run_reference
 from mainspring.ir.bind import Value, memory_value
 from mainspring.ir.graph import Graph
+from mainspring.ir.text import show
 from mainspring.runtime import kernel_cache
 from mainspring.runtime.native import NativeProgram
 from mainspring.runtime.python_program import PythonProgram
@@ -181,6 +182,8 @@ def _make(graph: Graph, donated: tuple[int, ...], backend: str) -> Executable:
 
 
 def _compile(graph: Graph, target: Target, donated: tuple[int, ...]) -> tuple[NativeExecutable, bytes]:
+    if flags.debug() >= 3:
+        print(show(graph), file=sys.stderr)
     lowered = lower(graph, target, donated)
     if flags.debug() >= 2:
         print(describe(lowered.program.instrs, loops=flags.debug() >= 4), file=sys.stderr)

@@ -40,7 +40,7 @@ def results_of(some: Sequence[Sample], backend: str) -> list[tuple[np.ndarray, .
     def together(operands: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         return [sample.apply(*given) for sample, given in zip(some, operands, strict=True)]
 
-    with flags.override(backend=backend, cache=""):
+    with flags.override(backend=backend, cache="", verify=2):
         results = ms.jit(together)([tuple([ms.asarray(a) for a in sample.stored]) for sample in some])
     return [tuple([np.asarray(r) for r in result]) for result in results]
 
