@@ -1,4 +1,4 @@
-"""One training step of the Shakespeare recipe's GPT (4 layers, width 128, context 64, batch 12, AdamW, clipping): ours and PyTorch's.
+"""One training step of the Shakespeare recipe's GPT (4 layers, width 128, context 64, batch 12, AdamW): ours and PyTorch's.
 
     python benchmarks/gpt_step.py [--threads 2] [--rounds 9]
 
@@ -56,7 +56,8 @@ def pytorch_eager(threads: int) -> Callable[[], object]:
             self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH, bias=False), nn.Linear(4 * WIDTH, WIDTH, bias=False)
 
         def forward(self, x: Any) -> Any:
-            q, k, v = (t.view(BATCH, CONTEXT, HEADS, WIDTH // HEADS).transpose(1, 2) for t in self.qkv(self.first(x)).split(WIDTH, 2))
+            q, k, v = (t.view(BATCH, CONTEXT, HEADS, WIDTH // HEADS).transpose(1, 2)
+                       for t in self.qkv(self.first(x)).split(WIDTH, 2))
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(BATCH, CONTEXT, WIDTH)
             x = x + self.out(y)
             return x + self.down(F.gelu(self.up(self.second(x))))

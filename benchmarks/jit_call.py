@@ -1,4 +1,4 @@
-"""What a jitted call costs beyond its kernels, and what the first call of the GPT step costs: compiled, and from the disk cache.
+"""What a jitted call costs beyond its kernels, and what the first call of the GPT step costs: compiled, and from disk.
 
     python benchmarks/jit_call.py
 """
@@ -43,7 +43,8 @@ start = time.perf_counter(); run(); print(time.perf_counter() - start)
 def first_call(cache: str) -> float:
     """Seconds of the first call of the GPT step in a new process."""
     code = FIRST.format(folder=os.path.dirname(os.path.abspath(__file__)))
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "MS_CACHE": cache}, check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "MS_CACHE": cache},
+                            check=True)
     return float(result.stdout)
 
 

@@ -18,14 +18,12 @@ from mainspring.autodiff.tape import wanted
 from mainspring.base import tree
 from mainspring.base.errors import ArgumentError, TraceError
 from mainspring.base.treecode import builder, taker
-from mainspring.interpret import eager
-from mainspring.interpret.eager import as_value, wrap
+from mainspring.interpret.eager import as_value
 from mainspring.interpret.staged import is_tracing, trace
 from mainspring.ir.bind import Value, context
 from mainspring.ir.graph import Graph
-from mainspring.ir.op import Op
 from mainspring.ops.control import call_graph
-from mainspring.runtime import build
+from mainspring.runtime import build, eager_kernels
 from mainspring.types.shape import TensorType
 
 if TYPE_CHECKING:
@@ -101,7 +99,7 @@ class Jitted:
         statics, dynamic, named = self._separate(args, kwargs)
         leaves, treedef = tree.flatten((dynamic, named))
         values, key = _signature(leaves)
-        full_key = (treedef, key, statics)
+        full_key = (treedef, key, _told_apart(statics))
         try:
             found = self._traces.get(full_key)
         except TypeError as error:
@@ -203,8 +201,15 @@ def _signature(leaves: list[Any]) -> tuple[list[Value | None], tuple[Any, ...]]:
             key.append(value._type)
         else:
             values.append(None)
-            key.append(("static", leaf))
+            key.append(("static", _told_apart(leaf)))
     return values, tuple(key)
+
+
+def _told_apart(static: Any) -> Any:
+    """`static` as a key: 1, 1.0 and True are equal in Python, and so are 0.0 and -0.0, but they trace to different programs."""
+    if isinstance(static, tuple):
+        return (type(static), *[_told_apart(x) for x in static])
+    return (type(static), static.hex() if isinstance(static, float) else static)
 
 
 def _unhashable(function: Callable[..., Any], leaves: list[Any], statics: Any) -> ArgumentError:
@@ -257,10 +262,4 @@ def _both_ways(function: Callable[..., Any], numbers: tuple[int, ...],
     return numbers, names
 
 
-def _compiled_call(op: Op, arrays: tuple[np.ndarray, ...], static: dict[str, Any]) -> Any:
-    """A jitted function under a tape runs compiled all the same."""
-    graph: Graph = static["graph"]
-    return tuple([v._data for v in build(graph)([wrap(a, t) for a, t in zip(arrays, graph.input_types, strict=True)])])
-
-
-eager.accelerated["call"] = _compiled_call
+eager_kernels.install()

@@ -1,4 +1,4 @@
-"""What every test needs: a fixed hypothesis profile, and a cache folder of its own."""
+"""What every test needs: a fixed hypothesis profile, a small team of threads, and a cache folder of its own."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ import pytest
 
 hypothesis.settings.register_profile("fixed", deadline=None, derandomize=True, database=None, print_blob=True)
 hypothesis.settings.load_profile("fixed")
+
+# Many workers run side by side: two threads each are enough to meet at barriers. Tests of threads set their own number.
+os.environ.setdefault("MS_THREADS", "2")
 
 # Made where the session starts; xdist's workers inherit the variable and share the folder.
 _own_cache = None if "MS_CACHE" in os.environ else tempfile.mkdtemp(prefix="mainspring-test-cache-")

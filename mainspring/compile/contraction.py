@@ -38,6 +38,7 @@ PANEL_GROUP_BYTES = 512 << 10  # panels that a task keeps coming back to: half o
 MIN_TASKS = 16
 ROW_TILES = 4  # row tiles whose left operand is copied at once, where it must be copied
 DEEP_BYTES = 64 << 10  # packed rows of a block of k that all row tiles of a task go through before the next block
+MIN_DEEP = 2048  # shorter chunks are not worth a kernel of their own for their sums
 STRIP_ROWS = 3  # up to this many rows, packing costs more than it brings
 
 
@@ -94,7 +95,8 @@ class _Contraction:
         self.chunks = chunk_count(self.k)
         self.chunk = -(-self.k // self.chunks)
         self.steps: Buffer | None = None
-        self.dtype: DType = self._product([s.var(f"d{i}", n) for i, n in enumerate(self.dims.domain)], s.var("k", self.k))[0].dtype
+        self.dtype: DType = self._product([s.var(f"d{i}", n) for i, n in enumerate(self.dims.domain)],
+                                          s.var("k", self.k))[0].dtype
 
     # -------------------------------------------------------------------------------------------------- elements
 
@@ -144,7 +146,8 @@ class _Contraction:
         """Neighbouring results along the last dim, NV vectors at a time, without packing."""
         domain, dims, k = self.dims.domain, [s.var(f"d{i}", n) for i, n in enumerate(self.dims.domain)], s.var("k", self.k)
         left, right = self._product(dims, k)
-        domain = collapse(domain, dims, [Let(s.ref("a", left.dtype), left), Let(s.ref("b", right.dtype), right), *self._epilogue(domain, dims)])
+        domain = collapse(domain, dims, [Let(s.ref("a", left.dtype), left), Let(s.ref("b", right.dtype), right),
+                                         *self._epilogue(domain, dims)])
         last = domain[-1]
         vectors = min(4, -(-last // LANES))
         strips = -(-last // (vectors * LANES))
@@ -159,13 +162,15 @@ class _Contraction:
         step = Store((Write(acc, at, multiply_add(*factors, load(acc, at))),))
 
         def over(*stmts: Stmt) -> For:
-            return For(v, s.const(0, int64), s.const(vectors, int64), (For(lane, s.const(0, int64), s.const(LANES, int64), stmts, "vector"),), "unroll")
+            return For(v, s.const(0, int64), s.const(vectors, int64),
+                       (For(lane, s.const(0, int64), s.const(LANES, int64), stmts, "vector"),), "unroll")
 
         parts = Buffer("parts", self.dtype, self.chunks * vectors * LANES, "scratch")
         body = self._chained(k, over, acc, at, parts, (over(step),))
         body.append(over(*self._finish(acc, at, parts, vectors * LANES, domain, place, inside)))
         flops = 2 * math.prod(domain) * self.k
-        return self.nest.kernel("strip", task.attr[1], task, tuple(body), self.group, (acc, *([parts] if self.chunks > 1 else [])), flops)
+        return self.nest.kernel("strip", task.attr[1], task, tuple(body), self.group,
+                                (acc, *([parts] if self.chunks > 1 else [])), flops)
 
     def _chained(self, k: Expr, over: Callable[..., For], acc: Buffer, at: Expr, parts: Buffer, step: Body) -> list[Stmt]:
         """The chains over k: one, or one a chunk, whose results go to `parts`."""
@@ -177,7 +182,8 @@ class _Contraction:
         keep = over(Store((Write(parts, c * acc.size + at, load(acc, at)),)))
         return [For(c, s.const(0, int64), s.const(self.chunks, int64), (clear, For(k, c * self.chunk, stop, step), keep))]
 
-    def _finish(self, acc: Buffer, at: Expr, parts: Buffer, size: int, domain: tuple[int, ...], place: Sequence[Expr], inside: Expr) -> list[Stmt]:
+    def _finish(self, acc: Buffer, at: Expr, parts: Buffer, size: int, domain: tuple[int, ...], place: Sequence[Expr],
+                inside: Expr) -> list[Stmt]:
         """Sum the chunks, then the epilogue and the stores of one element."""
         total = load(acc, at) if self.chunks == 1 else tree([load(parts, at + c * size) for c in range(self.chunks)])
         return [Let(self.refs[self.root], s.cast(total, self.root.dtype)), *self._epilogue(domain, place, inside)]
@@ -234,7 +240,8 @@ class _Contraction:
         task = s.var("task", batch * count * blocks)
         k, lane = s.var("k", self.k), s.var("lane", nr)
         panel = (task // blocks) % count
-        places = dict(zip(of_right, unravel(task // (blocks * count), tuple(self.dims.domain[i] for i in of_right)), strict=True))
+        places = dict(zip(of_right, unravel(task // (blocks * count), tuple(self.dims.domain[i] for i in of_right)),
+                          strict=True))
         n = panel * nr + lane
         index = self.dims.index(s.const(0, int64), s.const(0, int64), n)
         index = [places.get(i, e) for i, e in enumerate(index)]
@@ -256,7 +263,8 @@ class _Contraction:
         groups, blocks = -(-count // wide), -(-tiles // deep)
         task = s.var("task", self.batch * groups * blocks)
         b, first, block = task // (groups * blocks), (task // blocks) % groups * wide, task % blocks
-        i, v, lane, k, panel = s.var("i", mr), s.var("v", vectors), s.var("lane", LANES), s.var("k", self.k), s.var("panel", count)
+        i, v, lane = s.var("i", mr), s.var("v", vectors), s.var("lane", LANES)
+        k, panel = s.var("k", self.k), s.var("panel", count)
         inner = s.var("tile", deep) if deep > 1 else s.const(0, int64)
         inners = s.const(deep, int64) if tiles % deep == 0 else s.apply("min", s.const(deep, int64), tiles - block * deep)
         tile = block * deep + inner
@@ -277,7 +285,8 @@ class _Contraction:
         stop = s.const(count, int64) if groups == 1 else s.apply("min", first + wide, count)
         loop = For(panel, first, stop, tuple(body))
         extra = ([] if plain else [parts]) + scratch
-        return self.nest.kernel("tile", task.attr[1], task, (*prepare, loop), self.group, (acc, *extra), 2 * self.batch * self.m * self.n * self.k)
+        return self.nest.kernel("tile", task.attr[1], task, (*prepare, loop), self.group, (acc, *extra),
+                                2 * self.batch * self.m * self.n * self.k)
 
     def _accumulators(self, mr: int, vectors: int, i: Expr, v: Expr, lane: Expr) -> tuple[Buffer, Expr, Callable[..., For]]:
         """(registers of a tile, the place of row i, vector v, lane; the loop over all of them)."""
@@ -285,15 +294,18 @@ class _Contraction:
 
         def over(*stmts: Stmt) -> For:
             lanes = For(lane, s.const(0, int64), s.const(LANES, int64), stmts, "vector")
-            return For(i, s.const(0, int64), s.const(mr, int64), (For(v, s.const(0, int64), s.const(vectors, int64), (lanes,), "unroll"),), "unroll")
+            return For(i, s.const(0, int64), s.const(mr, int64),
+                       (For(v, s.const(0, int64), s.const(vectors, int64), (lanes,), "unroll"),), "unroll")
 
         return acc, i * (vectors * LANES) + v * LANES + lane, over
 
-    def _panel_at(self, panels: Buffer, place: tuple[Expr, Expr, Expr, Expr], extents: tuple[int, int], of_right: list[int]) -> Expr:
+    def _panel_at(self, panels: Buffer, place: tuple[Expr, Expr, Expr, Expr], extents: tuple[int, int],
+                  of_right: list[int]) -> Expr:
         """The packed right operand of batch, panel, k and column. `extents`: panels, columns of one."""
         (b, panel, k, column), (count, nr), dims = place, extents, self.dims
         of_batch = dims.index(b, s.const(0, int64), s.const(0, int64))
-        base = ravel([of_batch[d] for d in of_right], tuple(dims.domain[d] for d in of_right)) if of_right else s.const(0, int64)
+        base = ravel([of_batch[d] for d in of_right],
+                     tuple(dims.domain[d] for d in of_right)) if of_right else s.const(0, int64)
         return load(panels, ((base * count + panel) * self.k + k) * nr + column)
 
     def _step(self, acc: Buffer, at: Expr, left: Expr, right: Expr) -> Store:
@@ -305,17 +317,18 @@ class _Contraction:
 
     def _is_deep(self) -> bool:
         """Whether the operands are long and the result small (the gradient of a window): chunks are then tasks of their own."""
-        return self.chunks == MAX_CHUNKS and self.k >= max(self.m, self.n, 2 * self.m * self.n * self.chunks // (self.m + self.n))
+        return self.k >= max(MIN_DEEP, self.m, self.n, 2 * self.m * self.n * self.chunks // (self.m + self.n))
 
     def _deep(self, panels: Buffer, mr: int, vectors: int, count: int, of_right: list[int]) -> tuple[Buffer, list[Kernel]]:
-        """A task is a chunk and a group of row tiles. It goes through k in blocks that stay in cache while all its tiles use them."""
+        """A task is a chunk and a group of row tiles. It goes through k in blocks that stay in cache for all its tiles."""
         nr, tiles, way = vectors * LANES, -(-self.m // mr), self._left_way(mr)
         wide = -(-tiles // -(-MIN_TASKS // (self.batch * self.chunks)))
         groups = -(-tiles // wide)
         block = min(self.chunk, max(64, DEEP_BYTES // (count * nr * self.dtype.itemsize)))
         task = s.var("task", self.batch * self.chunks * groups)
         b, c, first = task // (self.chunks * groups), (task // groups) % self.chunks, task % groups * wide
-        i, v, lane, k, panel = s.var("i", mr), s.var("v", vectors), s.var("lane", LANES), s.var("k", self.k), s.var("panel", count)
+        i, v, lane = s.var("i", mr), s.var("v", vectors), s.var("lane", LANES)
+        k, panel = s.var("k", self.k), s.var("panel", count)
         turn, tile = s.var("block", -(-self.chunk // block)), s.var("tile", tiles)
         left, prepare, scratch = self._left_rows(way, b, (tile, s.const(0, int64), s.const(1, int64)), (1, mr), i, k)
         acc, at, over = self._accumulators(mr, vectors, i, v, lane)
@@ -335,26 +348,31 @@ class _Contraction:
         stop = first + wide if tiles % wide == 0 else s.apply("min", first + wide, tiles)
         loop = For(tile, first, stop, (*prepare, For(panel, s.const(0, int64), s.const(count, int64), chain)))
         body = (For(turn, s.const(0, int64), s.const(turn.attr[1], int64), (loop,)),)
-        product = self.nest.kernel("deep", task.attr[1], task, body, self.group, (acc, *scratch), 2 * self.batch * self.m * self.n * self.k)
+        product = self.nest.kernel("deep", task.attr[1], task, body, self.group, (acc, *scratch),
+                                   2 * self.batch * self.m * self.n * self.k)
         task = s.var("task", self.batch * tiles)
         b, row_tile = task // tiles, task % tiles
-        finish = self._finish_rows(lambda i, j, c: load(parts, home(b, row_tile, panel, c, i * nr + j)), (mr, nr), (b, row_tile, panel))
+        finish = self._finish_rows(lambda i, j, c: load(parts, home(b, row_tile, panel, c, i * nr + j)), (mr, nr),
+                                   (b, row_tile, panel))
         body = (For(panel, s.const(0, int64), s.const(count, int64), (finish,)),)
         return parts, [product, self.nest.kernel("finish", task.attr[1], task, body, self.group)]
 
-    def _by_rows(self, over: Callable[..., For], acc: Buffer, at: Expr, parts: Buffer, tile: tuple[int, int], place: tuple[Expr, Expr, Expr]) -> list[Stmt]:
+    def _by_rows(self, over: Callable[..., For], acc: Buffer, at: Expr, parts: Buffer, tile: tuple[int, int],
+                 place: tuple[Expr, Expr, Expr]) -> list[Stmt]:
         """The epilogue of a tile, which lies in the first-level cache by now."""
         keep = [] if self.chunks > 1 else [over(Store((Write(parts, at, load(acc, at)),)))]
         mr, nr = tile
         return [*keep, self._finish_rows(lambda i, j, c: load(parts, i * nr + j + c * mr * nr), tile, place)]
 
-    def _finish_rows(self, part: Callable[[Expr, Expr, int], Expr], tile: tuple[int, int], place: tuple[Expr, Expr, Expr]) -> For:
+    def _finish_rows(self, part: Callable[[Expr, Expr, int], Expr], tile: tuple[int, int],
+                     place: tuple[Expr, Expr, Expr]) -> For:
         """Sum the chunks and the epilogue, as a small loop over the rows of the tile. `part`: row i, column j of chunk c."""
         (mr, nr), (b, row_tile, panel) = tile, place
         i, j = s.var("ei", mr), s.var("ej", nr)
         m, n = row_tile * mr + i, panel * nr + j
         total = tree([part(i, j, c) for c in range(self.chunks)])
-        stmts = [Let(self.refs[self.root], s.cast(total, self.root.dtype)), *self._epilogue(self.dims.domain, self.dims.index(b, m, n))]
+        stmts = [Let(self.refs[self.root], s.cast(total, self.root.dtype)),
+                 *self._epilogue(self.dims.domain, self.dims.index(b, m, n))]
         rows = s.const(mr, int64) if self.m % mr == 0 else s.apply("min", s.const(mr, int64), self.m - row_tile * mr)
         columns = s.const(nr, int64) if self.n % nr == 0 else s.apply("min", s.const(nr, int64), self.n - panel * nr)
         return For(i, s.const(0, int64), rows, (For(j, s.const(0, int64), columns, tuple(stmts), "vector"),))
@@ -365,7 +383,7 @@ class _Contraction:
         return self._product(self.dims.index(b, row, s.const(0, int64)), k)[0]
 
     def _left_way(self, mr: int) -> str:
-        """How the left operand reaches the registers: "place" or "bases" (in place), "columns" or "rows" (copied); see the module text."""
+        """How the left reaches the registers: "place" or "bases" (in place), "columns" or "rows" (copied); see above."""
         tile, i, k = s.var("t", -(-self.m // mr)), s.var("i", mr), s.var("k", self.k)
         left = self._left_at(s.var("b", self.batch), tile * mr + i, k)
         parts = _apart(left, k)
@@ -387,8 +405,9 @@ class _Contraction:
         loop = For(k, s.const(0, int64), s.const(self.k, int64), (Store((Write(self.steps, k, parts[1]),)),), "vector")
         return [self.nest.kernel("steps", 1, s.var("task", 1), (loop,), self.group)], [self.steps]
 
-    def _left_rows(self, way: str, b: Expr, place: tuple[Expr, Expr, Expr], shape: tuple[int, int], i: Expr, k: Expr) -> tuple[Expr, list[Stmt], list[Buffer]]:
-        """(element of row i at k, statements before, scratch). `place`: the first row tile of the task, the current one, how many."""
+    def _left_rows(self, way: str, b: Expr, place: tuple[Expr, Expr, Expr], shape: tuple[int, int], i: Expr,
+                   k: Expr) -> tuple[Expr, list[Stmt], list[Buffer]]:
+        """(element of row i at k, statements before, scratch). `place`: the task's first row tile, this one, how many."""
         (start, tile, tiles), (deep, mr) = place, shape
         left = self._left_at(b, (start + tile) * mr + i, k)
         if way in ("place", "bases"):
@@ -398,7 +417,8 @@ class _Contraction:
             if way == "place":
                 return load(left.attr, row + along), [], []
             bases = Buffer("bases", int64, mr, "register")
-            return load(left.attr, load(bases, i) + along), [For(i, s.const(0, int64), s.const(mr, int64), (Store((Write(bases, i, row),)),), "unroll")], [bases]
+            fill = For(i, s.const(0, int64), s.const(mr, int64), (Store((Write(bases, i, row),)),), "unroll")
+            return load(left.attr, load(bases, i) + along), [fill], [bases]
         each, t, r = mr * self.k, s.var("rt", deep), s.var("ri", mr)
         copied = Buffer(way, self.dtype, deep * each, "scratch")
         if way == "columns":
@@ -408,9 +428,11 @@ class _Contraction:
             return load(copied, tile * each + k * mr + i), [fill], [copied]
         width = self.dims.reduced[-1] if self.dims.reduced else 1
         outer, c = s.var("ko", self.k // width), s.var("kc", width)
-        copy = Store((Write(copied, t * each + r * self.k + outer * width + c, self._left_at(b, (start + t) * mr + r, outer * width + c)),))
+        copy = Store((Write(copied, t * each + r * self.k + outer * width + c,
+                            self._left_at(b, (start + t) * mr + r, outer * width + c)),))
         lanes = For(c, s.const(0, int64), s.const(width, int64), (copy,), "vector")
-        rows = For(r, s.const(0, int64), s.const(mr, int64), (For(outer, s.const(0, int64), s.const(self.k // width, int64), (lanes,)),))
+        rows = For(r, s.const(0, int64), s.const(mr, int64),
+                   (For(outer, s.const(0, int64), s.const(self.k // width, int64), (lanes,)),))
         return load(copied, tile * each + i * self.k + k), [For(t, s.const(0, int64), tiles, (rows,))], [copied]
 
 

@@ -381,8 +381,8 @@ class Values:
     def _hidden(self, lanes: ir.Value) -> ir.Value:
         """`lanes` through an empty instruction, so that LLVM cannot know them when it compiles.
 
-        LLVM 22 turns a masked store of bfloat16 whose mask is one known lane into a store of 4 bytes on x86: the rounding shifts a
-        32-bit register right by 16, and it stores that register. The 2 bytes behind belong to another task, or to nobody.
+        LLVM 22 turns a masked store of bfloat16 whose mask is one known lane into a store of 4 bytes on x86: rounding shifts
+        a 32-bit register right by 16, and it stores that register. The 2 bytes behind belong to another task, or to nobody.
         """
         bits = self.b.bitcast(lanes, I16)
         return self.b.bitcast(self.b.asm(ir.FunctionType(I16, [I16]), "", "=r,0", [bits], False), lanes.type)

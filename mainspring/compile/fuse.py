@@ -35,7 +35,7 @@ FEW_ROWS, SMALL = 16, 16384  # a row kernel has one task a row: with fewer rows 
 
 @dataclass(eq=False)
 class Group:
-    """Values computed by one kernel; `size` is the flat domain of map, contract and reduce groups, rows × width of row groups."""
+    """Values computed by one kernel; `size` is the flat domain of map, contract and reduce groups, rows × width of a row."""
 
     kind: str
     number: int
@@ -73,7 +73,7 @@ def contraction_operands(of: Node, space: Space) -> bool:
 
 @dataclass
 class _Recipe:
-    """How a value would be computed again: what is `made`, at how many flops an element, of which `large` and `small` stored values."""
+    """How a value would be computed again: what is `made`, at how many flops an element, of which `large` and `small` ones."""
 
     fuser: Fuser
     group: Group
@@ -181,7 +181,8 @@ class Fuser:
         """Whether neighbours along the reduced extent are neighbours in memory, for the largest thing that is read."""
         rows, width = s.var("row", v.type.size), s.var("col", _product(space.reduced))  # type: ignore[union-attr]
         largest, along = -1, False
-        for hit in self._reads_at(v, at_flat(v, rows), _unflatten(width, space.reduced), lambda n: n is not v and is_virtual(n)):
+        for hit in self._reads_at(v, at_flat(v, rows), _unflatten(width, space.reduced),
+                                  lambda n: n is not v and is_virtual(n)):
             if hit.of.type.size > largest:  # type: ignore[union-attr]
                 largest, along = hit.of.type.size, s.affine(hit.flat)[0].get(width) == 1  # type: ignore[union-attr]
         return along
@@ -193,7 +194,9 @@ class Fuser:
             if self.kinds.get(v) != "map" or v in self.forced or len(self.readers[v]) != 1:
                 continue
             reader = self.readers[v][0]
-            while self.kinds.get(reader) is None and len(self.readers[reader]) == 1 and reader not in self.forced and is_virtual(reader):
+            while self.kinds.get(reader) is None and len(self.readers[reader]) == 1:
+                if reader in self.forced or not is_virtual(reader):
+                    break
                 reader = self.readers[reader][0]
             if reader in self.absorbed and depth[reader] < INLINE_DEPTH:
                 depth[v] = depth[reader] + 1
@@ -218,7 +221,7 @@ class Fuser:
         return found
 
     def _hits(self, v: Node) -> list[Hit]:
-        """Reads of `v` with its flat position as the variable ``flat`` (and ``col`` for the reduced extent of a row reduction)."""
+        """Reads of `v`, its flat position as the variable ``flat`` (and ``col`` for the reduced extent of a row reduction)."""
         space = space_of(v)
         if space is None:
             return [Hit(n, s.const(0, s.int64), True) for n in v.inputs]
@@ -270,7 +273,9 @@ class Fuser:
         if kind == "row":
             rows, width = v.type.size, _product(space_of(v).reduced)  # type: ignore[union-attr]
             domain = (group.rows, group.width) if group.kind == "row" else (rows, width)
-            if group.kind not in ("map", "row") or domain != (rows, width) or (group.kind == "map" and group.size != rows * width):
+            if group.kind not in ("map", "row") or domain != (rows, width):
+                return None
+            if group.kind == "map" and group.size != rows * width:
                 return None
             if rows < FEW_ROWS and rows * width > SMALL:
                 return None
@@ -326,12 +331,16 @@ class Fuser:
         if not {other.kind, group.kind} <= {"map", "row"} or len(other.members) + len(group.members) > MAX_MEMBERS:
             return
         row = group if group.kind == "row" else other
-        if other.size != group.size or (other.kind == group.kind == "row" and (other.rows, other.width) != (group.rows, group.width)):
+        if other.size != group.size:
+            return
+        if other.kind == group.kind == "row" and (other.rows, other.width) != (group.rows, group.width):
             return
         for third in self.groups:
-            if third is not other and third is not group and third.members:
-                if third.ancestors & other.bit and group.ancestors & third.bit or third.ancestors & group.bit and other.ancestors & third.bit:
-                    return
+            if third is other or third is group or not third.members:
+                continue
+            if (third.ancestors & other.bit and group.ancestors & third.bit) or (
+                    third.ancestors & group.bit and other.ancestors & third.bit):
+                return
         shape = (row.kind, row.rows, row.width)
         members = set(other.members) | set(group.members)
         if not all(self._legal(v, members - {v}, shape, group.size) for v in members):

@@ -12,7 +12,22 @@ from dataclasses import dataclass
 
 from mainspring.compile.fuse import Fuser, Group
 from mainspring.compile.inline import Element, at_flat, flat_index, space_of
-from mainspring.compile.loops import LANES, Body, Buffer, Fold, For, Kernel, Let, Reduce, Stmt, Store, Write, children, expressions, load
+from mainspring.compile.loops import (
+    LANES,
+    Body,
+    Buffer,
+    Fold,
+    For,
+    Kernel,
+    Let,
+    Reduce,
+    Stmt,
+    Store,
+    Write,
+    children,
+    expressions,
+    load,
+)
 from mainspring.compile.rename import substitute_vars
 from mainspring.ir import scalar as s
 from mainspring.ir.graph import Node
@@ -33,7 +48,8 @@ class Nest:
     fuser: Fuser
     buffer_of: Callable[[Node], Buffer]
 
-    def kernel(self, name: str, tasks: int, task: Expr, body: Body, group: Group, scratch: tuple[Buffer, ...] = (), flops: int = 0) -> Kernel:
+    def kernel(self, name: str, tasks: int, task: Expr, body: Body, group: Group, scratch: tuple[Buffer, ...] = (),
+               flops: int = 0) -> Kernel:
         """The kernel of `body`; params are the buffers it touches, in order of first use."""
         touched, written = buffers_of(body)
         params = tuple(b for b in touched if b.kind == "param")
@@ -194,7 +210,7 @@ class _Row:
         return self.kinds[v] == "row" or (v.type.size == self.rows and self.width != 1)  # type: ignore[union-attr]
 
     def _passes(self) -> dict[Node, int]:
-        """For a full value or a reduction, the pass that computes it; for a scalar of the row, the pass after which it is known."""
+        """For a full value or a reduction, the pass that computes it; for a scalar of the row, the pass that makes it known."""
         found: dict[Node, int] = {}
         for v in self.group.members:
             at = -1 if self.is_row(v) and self.kinds[v] != "row" else 0
@@ -211,11 +227,12 @@ class _Row:
         return found
 
     def _keep(self) -> None:
-        """Decide what later passes do about a full value of an earlier one: read the stored result, compute again, or scratch."""
+        """What later passes do about a full value of an earlier one: read the stored result, compute again, or scratch."""
         stored = set(self.group.stored)
         for v in self.group.members:
             for u in self.operands[v]:
-                if not self.is_row(u) and self.pass_of[u] < self.pass_of[v] and u not in stored and u not in self.scratch and not self._again(u):
+                later = not self.is_row(u) and self.pass_of[u] < self.pass_of[v]
+                if later and u not in stored and u not in self.scratch and not self._again(u):
                     self.scratch[u] = Buffer(f"row{len(self.scratch)}", u.dtype, self.width, "scratch")
 
     def _again(self, u: Node) -> bool:
@@ -233,8 +250,10 @@ class _Row:
             body += self._pass(number)
             body += self._scalars(number)
         for stmt in body:
-            flops += self.width * (_flops(stmt.body) + len(getattr(stmt, "folds", ()))) if isinstance(stmt, (For, Reduce)) else 0
-        return self.nest.kernel("row", self.rows, self.row, tuple(body), self.group, tuple(self.scratch.values()), flops * self.rows)
+            if isinstance(stmt, (For, Reduce)):
+                flops += self.width * (_flops(stmt.body) + len(getattr(stmt, "folds", ())))
+        return self.nest.kernel("row", self.rows, self.row, tuple(body), self.group, tuple(self.scratch.values()),
+                                flops * self.rows)
 
     def _element(self, number: int) -> Element:
         def leaf(of: Node, index: tuple[Expr, ...], guard: Expr | None) -> Expr:
@@ -276,7 +295,8 @@ class _Row:
             assert space is not None
             value = element.body(v, at_flat(v, self.row), None, unravel(self.col, space.reduced))
             folds.append(_fold(v, self.refs[v], space.combine, value, after))
-        return [Reduce(self.col, self.width, tuple(inner), tuple(folds)), *after, *self._stores([v for v in reductions if v in self.group.stored])]
+        return [Reduce(self.col, self.width, tuple(inner), tuple(folds)), *after,
+                *self._stores([v for v in reductions if v in self.group.stored])]
 
     def _scalars(self, number: int) -> list[Stmt]:
         element = self._element(number)
@@ -320,7 +340,8 @@ def reduce_kernel(nest: Nest, group: Group) -> Kernel:
     start = (task % strips) * strip
     stop = s.const(last, int64) if strips == 1 else start + strip if last % strip == 0 else s.apply("min", start + strip, last)
     inner = substitute_vars(tuple(stmts), dict(zip([dims[i] for i in others], places, strict=True)))
-    flops = math.prod(domain) * extent * (1 + _flops([Let(f.ref, f.value) for stmt in stmts if isinstance(stmt, Reduce) for f in stmt.folds]))
+    flops = math.prod(domain) * extent * (1 + _flops([Let(f.ref, f.value) for stmt in stmts if isinstance(stmt, Reduce)
+                                                      for f in stmt.folds]))
     return nest.kernel("reduce", outer * strips, task, (For(dims[lane], start, stop, inner, "vector"),), group, flops=flops)
 
 

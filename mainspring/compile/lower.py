@@ -17,6 +17,7 @@ from mainspring.base import flags
 from mainspring.base.errors import CompileError
 from mainspring.compile import simplify
 from mainspring.compile.contraction import contraction_kernels
+from mainspring.compile.donate import reuse_donated
 from mainspring.compile.fuse import Fuser, Group
 from mainspring.compile.hoist import hoist
 from mainspring.compile.loopnest import Nest, map_kernel, reduce_kernel, row_kernel
@@ -26,7 +27,6 @@ from mainspring.compile.program import Program
 from mainspring.compile.target import Target
 from mainspring.compile.template import Call
 from mainspring.compile.templates import TEMPLATES
-from mainspring.compile.donate import reuse_donated
 from mainspring.ir import scalar as s
 from mainspring.ir.graph import CONSTANT, INPUT, ITEM, Graph, Node
 from mainspring.ir.verify import verify
@@ -201,7 +201,8 @@ class _Region:
             special(node, [self.view(n) for n in node.inputs], self._results(node))
             return
         if node.op.name not in TEMPLATES:
-            raise CompileError("compile", node.op.name, "this op has neither an iteration space nor a template", f"{node.op.space}")
+            raise CompileError("compile", node.op.name, "this op has neither an iteration space nor a template",
+                               f"{node.op.space}")
         types = (node.type,) if isinstance(node.type, TensorType) else node.type
         results = self._results(node)
         outs = tuple(Buffer(f"out{i}", t.dtype, t.size) for i, t in enumerate(types))
@@ -222,7 +223,8 @@ class _Region:
     def _scan(self, node: Node, inputs: list[View], results: list[View]) -> None:
         st = node.static
         body: Graph = st["body"]
-        consts, carry, xs = inputs[: st["consts"]], inputs[st["consts"]: st["consts"] + st["carry"]], inputs[st["consts"] + st["carry"]:]
+        first, last = st["consts"], st["consts"] + st["carry"]
+        consts, carry, xs = inputs[:first], inputs[first:last], inputs[last:]
         before = self.lowering.work
         carried, stacked = results[: st["carry"]], results[st["carry"]:]
         types = body.output_types
@@ -231,8 +233,10 @@ class _Region:
         if st["length"] == 0:
             return
         var = self.lowering.fresh()
-        slices = [View(x.slot, x.offset, (*x.strides, (var, t.nbytes))) for x, t in zip(xs, body.input_types[st["consts"] + st["carry"]:], strict=True)]
-        outs = [View(y.slot, y.offset, (*y.strides, (var, t.nbytes))) for y, t in zip(stacked, types[st["carry"]:], strict=True)]
+        slices = [View(x.slot, x.offset, (*x.strides, (var, t.nbytes)))
+                  for x, t in zip(xs, body.input_types[st["consts"] + st["carry"]:], strict=True)]
+        outs = [View(y.slot, y.offset, (*y.strides, (var, t.nbytes)))
+                for y, t in zip(stacked, types[st["carry"]:], strict=True)]
         following = [View(Slot(t.nbytes)) for t in types[: st["carry"]]]
         inner = _Region(self.lowering, prepare(body), [*consts, *carried, *slices], [*following, *outs])
         inner.steps()

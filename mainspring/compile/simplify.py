@@ -106,10 +106,14 @@ def _negative(n: Node) -> Node | None:
     return inner.inputs[0] if inner.op.name == "negative" else None
 
 
-def _empty_reduction(n: Node) -> Node | None:
-    """A reduction along extents of 1 only is a reshape."""
+def _trivial_reduction(n: Node) -> Node | None:
+    """A reduction along extents of 1 only is a reshape, one of no elements its neutral element everywhere."""
     x = n.inputs[0]
-    if math.prod(x.shape[a] for a in n.static["axes"]) != 1:
+    count = math.prod(x.shape[a] for a in n.static["axes"])
+    if count == 0:
+        neutral = constant_node(np.asarray(n.op.reference(np.empty(0, n.dtype.numpy), axes=(0,)), dtype=n.dtype.numpy))
+        return node(OPS["broadcast_to"], (neutral,), {"shape": n.shape}, n.type, n.source) if n.shape else neutral
+    if count != 1:
         return None
     return node(OPS["reshape"], (x,), {"shape": n.shape}, n.type, n.source)
 
@@ -124,7 +128,7 @@ RULES: dict[str, Rule] = {
     "transpose": _through("transpose", lambda a, b: {"axes": tuple(a.static["axes"][i] for i in b.static["axes"])}),
     "broadcast_to": _broadcast, "multiply": _multiply, "divide": lambda n: n.inputs[0] if _is_scalar(n.inputs[1], 1) else None,
     "cast": _cast, "negative": _negative, "slice": _whole_slice,
-    **dict.fromkeys(("sum", "prod", "max", "min", "any", "all"), _empty_reduction),
+    **dict.fromkeys(("sum", "prod", "max", "min", "any", "all"), _trivial_reduction),
 }
 
 
@@ -217,7 +221,7 @@ def _padded_conv(n: Node) -> Node | None:
 
 
 def _pad_first(x: Node, low: tuple[int, ...], high: tuple[int, ...], interior: tuple[int, ...]) -> Node:
-    """pad(transpose(y)) -> transpose(pad(y)), and so for a reshape that leaves the padded dims alone: one padded array for all readers."""
+    """pad(transpose(y)) -> transpose(pad(y)), so for a reshape that leaves the padded dims alone: one array for all readers."""
     touched = [i for i in range(len(low)) if low[i] or high[i] or interior[i]]
     if x.op.name == "transpose":
         axes = x.static["axes"]

@@ -13,31 +13,67 @@ from mainspring.ir.op import Op
 from mainspring.types.dtype import as_dtype
 from mainspring.types.shape import TensorType
 
-#: op name -> function(op, arrays, static) giving an array or None ("use the reference"); filled by the compiler's face.
-accelerated: dict[str, Callable[[Op, tuple[np.ndarray, ...], dict[str, Any]], Any]] = {}
+#: op name -> maker(op, types of the operands, static) of a function from operands to results, or None: "use the reference".
+#: Filled by the compiler's face; asked once a signature. The function may give None, too.
+accelerated: dict[str, Callable[[Op, tuple[TensorType, ...], dict[str, Any]], Callable[[tuple[Value, ...]], Any] | None]] = {}
+
+REMEMBERED = 8192  # signatures whose types, and kernel, are not found out again
+
+
+class _Application:
+    """What is known of an op at operands of given types: the types of its results, and its kernel, if any."""
+
+    __slots__ = ("run", "types")
+
+    def __init__(self, op: Op, operands: tuple[TensorType, ...], static: dict[str, Any]):
+        self.types = op.infer(*operands, **static)
+        maker = accelerated.get(op.name)
+        self.run = maker(op, operands, static) if maker is not None else None
 
 
 class Eager:
     """The interpreter at the bottom of the stack."""
 
+    def __init__(self) -> None:
+        self.known: dict[Any, _Application] = {}
+
     def apply(self, op: Op, args: tuple[Value, ...], static: dict[str, Any]) -> Any:
+        signature: list[Any] = [op]
         for a in args:
             if a._frame is not None:
                 raise escaped(op.name)
-        types = op.infer(*[a._type for a in args], **static)
-        arrays = tuple([a._data for a in args])
-        run = accelerated.get(op.name)
-        result = run(op, arrays, static) if run is not None else None
-        if result is None:
-            with np.errstate(all="ignore"):
-                result = op.reference(*arrays, **static)
+            type_ = a._type
+            signature += (type_.shape, type_.dtype.name)
+        key = tuple([*signature, *static.items()]) if static else tuple(signature)
+        try:
+            application = self.known.get(key)
+        except TypeError:  # a static parameter that has no hash
+            application = _Application(op, tuple([a._type for a in args]), static)
+        if application is None:
+            if len(self.known) >= REMEMBERED:
+                self.known.clear()
+            application = self.known[key] = _Application(op, tuple([a._type for a in args]), static)
+        if application.run is not None:
+            result = application.run(args)
+            if result is not None:
+                return result
+        types = application.types
+        result = _referred(op.reference, tuple([a._data for a in args]), static)
         if isinstance(types, TensorType):
             return wrap(result, types)
         return tuple([wrap(r, t) for r, t in zip(result, types, strict=True)])
 
 
+@np.errstate(all="ignore")
+def _referred(reference: Callable[..., Any], arrays: tuple[np.ndarray, ...], static: dict[str, Any]) -> Any:
+    return reference(*arrays, **static)
+
+
 def wrap(array: Any, type_: TensorType) -> Value:
     """A concrete value; the array takes the inferred dtype and shape and becomes read-only."""
+    if type(array) is np.ndarray and array.dtype is type_.dtype.numpy and array.shape == type_.shape:
+        array.setflags(write=False)
+        return new_value(array, type_)
     array = np.asarray(array)
     if array.dtype != type_.dtype.numpy:
         array = array.astype(type_.dtype.numpy)

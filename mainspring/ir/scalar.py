@@ -307,7 +307,8 @@ def apply(op: str, *args: Any) -> Expr:
     rule = SCALARS[op]
     dtype = bool_ if rule.result == "bool" else exprs[1].dtype if rule.result == "second" else exprs[0].dtype
     if all(e.op == "const" for e in exprs) and dtype in (bool_, int64):
-        return const(rule.numpy(*[e.attr for e in exprs]), dtype)
+        with np.errstate(all="ignore"):
+            return const(rule.numpy(*[e.attr for e in exprs]), dtype)
     return make(op, exprs, dtype)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from mainspring.base.errors import DTypeError, ShapeError
-from mainspring.interpret.eager import as_value, wrap
+from mainspring.interpret.eager import as_value
 from mainspring.ir import scalar
-from mainspring.ir.bind import Value, bind
+from mainspring.ir.bind import Value, bind, new_value
 from mainspring.ir.op import OPS, Op, Space, register
 from mainspring.types import dtype as dt
 from mainspring.types.dtype import DType, promote, scalar_dtype
@@ -49,6 +51,20 @@ def broadcast(x: Value, shape: Shape) -> Value:
     return x if x.shape == shape else bind(BROADCAST, x, shape=shape)
 
 
+@lru_cache(1024)
+def _scalar_type(dtype: DType) -> TensorType:
+    return TensorType((), dtype)
+
+
+@lru_cache(1024, typed=True)
+def _scalar_array(x: bool | int | float, sign: float, dtype: DType) -> np.ndarray:
+    """`x` as a read-only array; `sign` tells 0.0 and -0.0 apart."""
+    with np.errstate(over="ignore"):
+        array = np.asarray(x, dtype=dtype.numpy)
+    array.setflags(write=False)
+    return array
+
+
 def scalar_value(x: bool | int | float, dtype: DType, where: str) -> Value:
     """A Python number as a 0-d value of `dtype`."""
     if isinstance(x, int) and not isinstance(x, bool) and dtype.kind in ("int", "uint"):
@@ -56,8 +72,7 @@ def scalar_value(x: bool | int | float, dtype: DType, where: str) -> Value:
         if not info.min <= x <= info.max:
             raise DTypeError(where, "scalar", f"must lie in the range of {dtype.name}", str(x), "ms.astype(x, ms.int64)")
     try:
-        with np.errstate(over="ignore"):
-            return wrap(np.asarray(x, dtype=dtype.numpy), TensorType((), dtype))
+        return new_value(_scalar_array(x, math.copysign(1.0, x), dtype), _scalar_type(dtype))
     except (OverflowError, ValueError) as error:  # an int beyond every float, or NaN for an integer
         raise DTypeError(where, "scalar", f"must be a number that {dtype.name} can hold", f"{x!r:.40}: {error}") from error
 
@@ -125,7 +140,13 @@ def bind_sum(x: Value, axes: tuple[int, ...]) -> Value:
     return bind(OPS["sum"], x, axes=axes) if axes else x
 
 
-BROADCAST = register(Op("broadcast_to", _broadcast_infer, lambda x, shape: np.broadcast_to(x, shape), _broadcast_space,
+def _broadcast_reference(x: np.ndarray, shape: Shape) -> np.ndarray:
+    if x.ndim == 0 and isinstance(x, np.ndarray):  # the same view at a tenth of the cost
+        return np.ndarray(shape, x.dtype, x, 0, (0,) * len(shape))
+    return np.broadcast_to(x, shape)
+
+
+BROADCAST = register(Op("broadcast_to", _broadcast_infer, _broadcast_reference, _broadcast_space,
                         _broadcast_vjp,
                         "`x` repeated along new leading dims and dims of extent 1, to `shape`."))
 

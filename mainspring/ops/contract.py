@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -55,24 +56,31 @@ def _contract_infer(a: TensorType, b: TensorType, spec: str, dtype: DType) -> Te
     return TensorType(tuple(extents[c] for c in _labels(spec)[2]), dtype)
 
 
-def _contract_reference(a: np.ndarray, b: np.ndarray, spec: str, dtype: DType) -> np.ndarray:
-    """Through np.matmul on (batch, rows, k) and (batch, k, columns)."""
+@lru_cache(1024)
+def _arranged(spec: str, a: Shape, b: Shape) -> tuple[tuple[Shape, Shape], ...]:
+    """(order of dims, shape) of a as (batch, rows, k), of b as (batch, k, columns) and of the result of their np.matmul."""
     la, lb, lo = _labels(spec)
-    extents = _extents(spec, a.shape, b.shape)
-    wide = accumulator(dtype).numpy
-    a, b = a.astype(wide, copy=False), b.astype(wide, copy=False)
+    extents = _extents(spec, a, b)
     batch = [c for c in la if c in lb and c in lo]
     k = [c for c in la if c in lb and c not in lo]
     rows, columns = [c for c in la if c not in lb], [c for c in lb if c not in la]
-
-    def arranged(x: np.ndarray, labels: str, *groups: list[str]) -> np.ndarray:
-        order = [labels.index(c) for group in groups for c in group]
-        return x.transpose(order).reshape([math.prod(extents[c] for c in group) for group in groups])
-
-    product = np.matmul(arranged(a, la, batch, rows, k), arranged(b, lb, batch, k, columns))
     natural = [*batch, *rows, *columns]
-    product = product.reshape([extents[c] for c in natural])
-    return product.transpose([natural.index(c) for c in lo]).astype(dtype.numpy, copy=False)
+
+    def way(labels: str, *groups: list[str]) -> tuple[Shape, Shape]:
+        order = tuple(labels.index(c) for group in groups for c in group)
+        return order, tuple(math.prod(extents[c] for c in group) for group in groups)
+
+    return (way(la, batch, rows, k), way(lb, batch, k, columns),
+            (tuple(natural.index(c) for c in lo), tuple(extents[c] for c in natural)))
+
+
+def _contract_reference(a: np.ndarray, b: np.ndarray, spec: str, dtype: DType) -> np.ndarray:
+    """Through np.matmul on (batch, rows, k) and (batch, k, columns)."""
+    (order_a, shape_a), (order_b, shape_b), (order, shape) = _arranged(spec, a.shape, b.shape)
+    wide = accumulator(dtype).numpy
+    left = a.astype(wide, copy=False).transpose(order_a).reshape(shape_a)
+    right = b.astype(wide, copy=False).transpose(order_b).reshape(shape_b)
+    return np.matmul(left, right).reshape(shape).transpose(order).astype(dtype.numpy, copy=False)
 
 
 def _contract_space(a: TensorType, b: TensorType, spec: str, dtype: DType) -> Space:
@@ -373,7 +381,7 @@ def _conv_vjp(ct: Value, out: Value, x: Value, w: Value, stride: Shape, padding:
                     groups=groups)
 
     def of_window() -> Value:
-        """The input under the cotangent as window: channels are the batch, and the batch one more spatial dim, the outermost."""
+        """The input under the cotangent as window: channels are the batch, the batch one more spatial dim, the outermost."""
         left = permute_dims(reshape(x, (*x.shape[:-1], groups, per_in)), (d + 2, *range(d + 2)))
         right = reshape(ct, (*ct.shape[:-1], 1, ct.shape[-1]))
         pads = [(0, 0)]
@@ -438,7 +446,8 @@ def conv(x: Any, w: Any, /, *, stride: int | Sequence[int] = 1, padding: str | i
     a, b = _pair("conv", x, w)
     d = b.ndim - 2
     if a.ndim != b.ndim or not 1 <= d <= 3:
-        raise ShapeError("conv", "w", "x is (batch, 1 to 3 spatial dims, channels), w (window dims, channels/groups, out channels)",
+        raise ShapeError("conv", "w",
+                         "x is (batch, 1 to 3 spatial dims, channels), w (window dims, channels/groups, out channels)",
                          f"{a._type}, {b._type}", "ms.conv(ms.ones((1, 8, 8, 3)), ms.ones((3, 3, 3, 16)))")
     strides, spread = _per_dim(stride, d, "conv", "stride"), _per_dim(dilation, d, "conv", "dilation")
     pads = conv_padding(padding, a.shape[1:-1], b.shape[:-2], strides, spread)

@@ -84,6 +84,8 @@ def binary(name: str, body: Callable[[Expr, Expr], Expr], vjp: Any, accepts: str
     def function(x1: Any, x2: Any, /) -> Any:
         if isinstance(x1, Value) and isinstance(x2, Value) and x1._type == x2._type:
             a, b = x1, x2
+        elif isinstance(x1, Value) and type(x2) in (int, float) and x1.dtype.kind == "float":  # the usual scalar, quickly
+            a, b = x1, broadcast(scalar_value(x2, x1.dtype, name), x1.shape)
         else:
             a, b = broadcasted(name, promoted(name, x1, x2))
         if accepts == "float" and a.dtype.kind != "float":
@@ -187,7 +189,8 @@ def _pow_vjp(ct: Value, out: Value, x: Value, y: Value) -> tuple[Any, Any]:
 
     def exponent() -> Value:
         positive = greater(x, 0.0)
-        return ct * where(positive, out * log(where(positive, x, 1.0)), where(equal(x, 0.0), 0.0, math.nan))
+        at_zero = where(less(y, 0.0), -math.inf, 0.0)
+        return ct * where(positive, out * log(where(positive, x, 1.0)), where(equal(x, 0.0), at_zero, math.nan))
 
     return base, exponent
 
@@ -268,7 +271,8 @@ def _logaddexp_body(x: Expr, y: Expr) -> Expr:
     return high + s.apply("log1p", s.exp(gap))
 
 
-logaddexp = binary("logaddexp", _logaddexp_body, lambda ct, out, x, y: (lambda: ct * exp(x - out), lambda: ct * exp(y - out)),
+logaddexp = binary("logaddexp", _logaddexp_body,
+                   lambda ct, out, x, y: (lambda: ct * sigmoid(x - y), lambda: ct * sigmoid(y - x)),
                    accepts="float", reference=np.logaddexp, doc="log(exp(x1) + exp(x2)), without overflow.")
 hypot = binary("hypot", _primitive("hypot"), lambda ct, out, x, y: (lambda: ct * x / out, lambda: ct * y / out),
                accepts="float",
@@ -291,8 +295,17 @@ tan = unary("tan", _primitive("tan"), _one(lambda ct, out, x: lambda: ct * (1.0 
 asin = unary("asin", _primitive("asin"), _one(lambda ct, out, x: lambda: ct * rsqrt(1.0 - x * x)))
 acos = unary("acos", _primitive("acos"), _one(lambda ct, out, x: lambda: -ct * rsqrt(1.0 - x * x)))
 atan = unary("atan", _primitive("atan"), _one(lambda ct, out, x: lambda: ct / (1.0 + x * x)))
-atan2 = binary("atan2", _primitive("atan2"), accepts="float", doc="The angle of the point (x2, x1), in radians.",
-               vjp=lambda ct, out, x, y: (lambda: ct * y / (x * x + y * y), lambda: -ct * x / (x * x + y * y)))
+
+
+def _atan2_vjp(ct: Value, out: Value, x: Value, y: Value) -> tuple[Any, Any]:
+    def over_square() -> Value:
+        square_ = x * x + y * y
+        return ct / where(equal(square_, 0.0), 1.0, square_)  # the derivative at the origin is taken as 0, as in PyTorch
+
+    return lambda: over_square() * y, lambda: -over_square() * x
+
+
+atan2 = binary("atan2", _primitive("atan2"), _atan2_vjp, accepts="float", doc="The angle of the point (x2, x1), in radians.")
 sinh = unary("sinh", _primitive("sinh"), _one(lambda ct, out, x: lambda: ct * cosh(x)))
 cosh = unary("cosh", _primitive("cosh"), _one(lambda ct, out, x: lambda: ct * sinh(x)))
 tanh = unary("tanh", _primitive("tanh"), _one(lambda ct, out, x: lambda: ct * (1.0 - out * out)))
@@ -401,13 +414,14 @@ def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> A
 
 
 def clip(x: Any, /, min: Any = None, max: Any = None) -> Any:
-    """`x` limited to [min, max]; either may be None. The result has the dtype of `x`."""
+    """`x` limited to [min, max]; either may be None. The result has the dtype of `x`. At a bound the derivative is 1."""
     value = as_value(x, "clip")
-    for bound, limit in ((min, maximum), (max, minimum)):
+    for bound, limit, inside in ((min, maximum, greater_equal), (max, minimum, less_equal)):
         if bound is not None:
             other = promoted("clip", value, bound)[1] if is_python_scalar(bound) else as_value(bound, "clip")
             shape = broadcast_shapes(value.shape, other.shape, where="clip")
-            value = limit(broadcast(value, shape), broadcast(cast_to(other, value.dtype), shape))
+            value, other = broadcast(value, shape), broadcast(cast_to(other, value.dtype), shape)
+            value = where(inside(value, other), value, limit(value, other))
     return value
 
 

@@ -7,8 +7,10 @@ cotangents of the constants. What the forward body must save for it is stacked a
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from string import ascii_letters
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from mainspring.ir.graph import INPUT, Graph, Node, graph, input_node
 from mainspring.ir.op import Op, Opaque, register
 from mainspring.ir.scalar import flops
 from mainspring.ops.common import BROADCAST
+from mainspring.ops.contract import CONTRACT
 from mainspring.ops.control import Carry, as_length, filled, over, placed, remembered, require_types, trace_values, while_loop
 from mainspring.ops.movement import iota
 from mainspring.types.shape import TensorType
@@ -76,6 +79,55 @@ def _scan_reference(
     return (*state, *ys)
 
 
+@dataclass(frozen=True)
+class _Apart:
+    """A way back whose sums of products are left for afterwards: `products`, by the number of the sum.
+
+    `slices` and `ys` are the nodes of the body's xs and ys; the last ys are `kept` for the products alone.
+    """
+
+    body: Graph
+    products: dict[int, Node]
+    slices: tuple[Node, ...]
+    ys: tuple[Node, ...]
+    kept: tuple[Node, ...]
+
+    def total(self, number: int, xs: Sequence[Value], ys: Sequence[Value]) -> Value:
+        """One product over all rounds at once."""
+        stacked = dict(zip([*self.slices, *self.ys], [*xs, *ys], strict=True))
+        product = self.products[number]
+        a, b = product.static["spec"].split(",")
+        new = next(c for c in ascii_letters if c not in a + b)
+        operands = [stacked[n] for n in product.inputs]
+        return bind(CONTRACT, *operands, spec=f"{new}{a},{new}{b}", dtype=product.static["dtype"])
+
+
+def _products_apart(body: Graph, consts: int, moving: int, sums: int) -> _Apart:
+    """scan(total += a · b) → the scan alone, and then the sum over (round, k) of a · b: one large product, no total to carry.
+
+    Where the operands of a round are no larger than the total, or are stacked in any case (weights of a recurrent layer).
+    """
+    carry = consts + moving + sums
+    slices, ys = body.inputs[carry:], body.outputs[moving + sums :]
+    reads = Counter([n for v in body.nodes() for n in v.inputs])
+    products: dict[int, Node] = {}
+    kept: dict[Node, None] = {}
+    for number in range(sums):
+        total, out = body.inputs[consts + moving + number], body.outputs[moving + number]
+        if out.op.name != "add" or out.inputs[0] is not total or reads[total] != 1 or out.inputs[1].op is not CONTRACT:
+            continue
+        new = [n for n in out.inputs[1].inputs if n not in slices and n not in ys]
+        if any(n.op is INPUT for n in new) or sum(n.type.size for n in new) > out.type.size:  # type: ignore[union-attr]
+            continue
+        products[number] = out.inputs[1]
+        kept.update(dict.fromkeys(new))
+    gone = [moving + number for number in products]
+    inputs = [n for i, n in enumerate(body.inputs) if i - consts not in gone]
+    fresh = {n: input_node(i, n.type, n.static["depth"]) for i, n in enumerate(inputs)}  # type: ignore[arg-type]
+    outputs = [n for i, n in enumerate(body.outputs) if i not in gone] + list(kept)
+    return _Apart(graph(list(fresh.values()), transplant(outputs, fresh)), products, slices, (*ys, *kept), tuple(kept))
+
+
 def _scan_vjp(
     cts: Sequence[Value | None],
     outs: Sequence[Value],
@@ -108,14 +160,16 @@ def _scan_vjp(
         )
     sources = [*args, *outs]
     fixed = [sources[i] for i in residuals if i < consts]
-    stacked = [sources[i] for i in residuals if i >= consts]
+    xs = [*[sources[i] for i in residuals if i >= consts], *filled(cts[carry:outputs], outs[carry:outputs])]
+    moving = filled(cts[:carry], outs[:carry])
     sums = [zeros_like(x) for x in args[:consts] if x.dtype.kind == "float"]
-    state = [*filled(cts[:carry], outs[:carry]), *sums]
-    pulled = scan_graph(
-        backward, fixed, state, [*stacked, *filled(cts[carry:outputs], outs[carry:outputs])], length, not reverse
-    )
-    moving = len(state) - len(sums)
-    return placed([*pulled[moving : len(state)], *pulled[:moving], *pulled[len(state) :]], args)
+    apart = _products_apart(backward, len(fixed), len(moving), len(sums))
+    left = [total for i, total in enumerate(sums) if i not in apart.products]
+    pulled = scan_graph(apart.body, fixed, [*moving, *left], xs, length, not reverse)
+    ys = pulled[len(moving) + len(left) :]
+    rest = iter(pulled[len(moving) :])
+    totals = [apart.total(i, xs, ys) if i in apart.products else next(rest) for i in range(len(sums))]
+    return placed([*totals, *pulled[: len(moving)], *ys[: len(ys) - len(apart.kept)]], args)
 
 
 SCAN = register(

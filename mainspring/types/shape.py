@@ -81,7 +81,10 @@ def normalize_axes(axis: Any, ndim: int, where: str, argument: str = "axis") -> 
 
 def broadcast_shapes(*shapes: Shape, where: str = "broadcast") -> Shape:
     """The common shape after broadcasting; raises ShapeError naming the shapes."""
-    ndim = max((len(s) for s in shapes), default=0)
+    widest = max(shapes, key=len, default=())
+    if all(not s or s == widest[-len(s):] for s in shapes):
+        return tuple(widest)
+    ndim = len(widest)
     result = []
     for column in zip(*[(1,) * (ndim - len(s)) + tuple(s) for s in shapes], strict=True):
         wide = {n for n in column if n != 1}

@@ -46,7 +46,9 @@ class Program:
 
     def loss(self, *values: Any) -> Any:
         """One number that depends on all float outputs."""
-        parts = [ms.mean(ms.sin(out * (i + 1))) for i, out in enumerate(self(*values)) if out.dtype.kind == "float" and out.size]
+        parts = [
+            ms.mean(ms.sin(out * (i + 1))) for i, out in enumerate(self(*values)) if out.dtype.kind == "float" and out.size
+        ]
         return sum(parts, start=ms.mean(values[0]) * 0.5)
 
     def __str__(self) -> str:
@@ -60,7 +62,9 @@ class Writer:
 
     def __init__(self, seed: int, dtype: str):
         self.rng = np.random.default_rng(seed)
-        shapes = [tuple(int(n) for n in self.rng.integers(1, 8, self.rng.integers(0, 4))) for _ in range(self.rng.integers(1, 4))]
+        shapes = [
+            tuple(int(n) for n in self.rng.integers(1, 8, self.rng.integers(0, 4))) for _ in range(self.rng.integers(1, 4))
+        ]
         shapes.append((int(self.rng.integers(2, 40)), int(self.rng.integers(2, 20))))
         self.inputs = tuple([np.asarray(self.rng.uniform(-2, 2, shape)).astype(dtype) for shape in shapes])
         self.steps: list[Step] = []
@@ -95,19 +99,44 @@ class Writer:
     # ------------------------------------------------------------------------------------------------------ steps
 
     def unary(self) -> None:
-        name, function = self.one_of([
-            ("tanh", ms.tanh), ("sin", ms.sin), ("gauss", lambda x: ms.exp(-x * x)), ("sigmoid", ms.sigmoid), ("square", ms.square),
-            ("log1p", lambda x: ms.log1p(x * x)), ("rsqrt", lambda x: ms.rsqrt(x * x + 1.0)), ("relu", ms.relu), ("gelu", ms.gelu), ("erf", ms.erf),
-            ("negative", lambda x: -x), ("scale", lambda x: x * 0.7 + 0.1), ("clip", lambda x: ms.clip(x, -1.0, 1.5)), ("atan", ms.atan), ("stop", ms.stop_gradient)])
+        name, function = self.one_of(
+            [
+                ("tanh", ms.tanh),
+                ("sin", ms.sin),
+                ("gauss", lambda x: ms.exp(-x * x)),
+                ("sigmoid", ms.sigmoid),
+                ("square", ms.square),
+                ("log1p", lambda x: ms.log1p(x * x)),
+                ("rsqrt", lambda x: ms.rsqrt(x * x + 1.0)),
+                ("relu", ms.relu),
+                ("gelu", ms.gelu),
+                ("erf", ms.erf),
+                ("negative", lambda x: -x),
+                ("scale", lambda x: x * 0.7 + 0.1),
+                ("clip", lambda x: ms.clip(x, -1.0, 1.5)),
+                ("atan", ms.atan),
+                ("stop", ms.stop_gradient),
+            ]
+        )
         self.add(name, (self.pick(),), function)  # type: ignore[arg-type]
 
     def binary(self) -> None:
         a = self.pick()
         shape = self.values[a].shape  # type: ignore[index]
         fitting = [i for i, v in enumerate(self.values) if v.dtype.kind == "float" and _broadcasts(v.shape, shape)]
-        name, function = self.one_of([
-            ("add", ms.add), ("subtract", ms.subtract), ("multiply", ms.multiply), ("maximum", ms.maximum), ("where", lambda x, y: ms.where(x > y, x, y * 0.5)),
-            ("divide", lambda x, y: x / (1.0 + y * y)), ("hypot", lambda x, y: ms.hypot(x, y + 3.0)), ("logaddexp", ms.logaddexp), ("atan2", lambda x, y: ms.atan2(x, y * y + 1.0))])
+        name, function = self.one_of(
+            [
+                ("add", ms.add),
+                ("subtract", ms.subtract),
+                ("multiply", ms.multiply),
+                ("maximum", ms.maximum),
+                ("where", lambda x, y: ms.where(x > y, x, y * 0.5)),
+                ("divide", lambda x, y: x / (1.0 + y * y)),
+                ("hypot", lambda x, y: ms.hypot(x, y + 3.0)),
+                ("logaddexp", ms.logaddexp),
+                ("atan2", lambda x, y: ms.atan2(x, y * y + 1.0)),
+            ]
+        )
         self.add(name, (a, self.one_of(fitting)), function)  # type: ignore[arg-type]
 
     def reduction(self) -> None:
@@ -117,8 +146,17 @@ class Writer:
         ndim = self.values[x].ndim
         axes = tuple(sorted(self.rng.permutation(ndim)[: self.number(1, ndim)].tolist()))
         keep = bool(self.number(0, 1))
-        name, function = self.one_of([("sum", ms.sum), ("mean", ms.mean), ("max", ms.max), ("min", ms.min), ("var", ms.var), ("logsumexp", ms.logsumexp),
-                                      ("prod", lambda v, axis, keepdims: ms.prod(ms.tanh(v), axis=axis, keepdims=keepdims))])
+        name, function = self.one_of(
+            [
+                ("sum", ms.sum),
+                ("mean", ms.mean),
+                ("max", ms.max),
+                ("min", ms.min),
+                ("var", ms.var),
+                ("logsumexp", ms.logsumexp),
+                ("prod", lambda v, axis, keepdims: ms.prod(ms.tanh(v), axis=axis, keepdims=keepdims)),
+            ]
+        )
         self.add(f"{name} {axes} {keep}", (x,), lambda v: function(v, axis=axes, keepdims=keep))
 
     def along(self) -> None:
@@ -126,8 +164,16 @@ class Writer:
         if x is None:
             return
         axis = self.number(0, self.values[x].ndim - 1)
-        name, function = self.one_of([("softmax", ms.softmax), ("log_softmax", ms.log_softmax), ("cumulative_sum", ms.cumulative_sum), ("sort", ms.sort),
-                                      ("layer_norm", lambda v, axis: v - ms.mean(v, axis=axis, keepdims=True)), ("cumulative_max", ms.cumulative_max)])
+        name, function = self.one_of(
+            [
+                ("softmax", ms.softmax),
+                ("log_softmax", ms.log_softmax),
+                ("cumulative_sum", ms.cumulative_sum),
+                ("sort", ms.sort),
+                ("layer_norm", lambda v, axis: v - ms.mean(v, axis=axis, keepdims=True)),
+                ("cumulative_max", ms.cumulative_max),
+            ]
+        )
         self.add(f"{name} {axis}", (x,), lambda v: function(v, axis=axis))
 
     def movement(self) -> None:
@@ -141,11 +187,19 @@ class Writer:
         key = (*[slice(None)] * axis, slice(start, None, step))
         pads = [(self.number(0, 2), self.number(-(m // 3), 2)) for m in v.shape]
         shift = self.number(1, 5)
-        name, function = self.one_of([
-            (f"permute {order}", lambda t: ms.permute_dims(t, order)), (f"slice {axis} {start} {step}", lambda t: t[key]), (f"flip {axis}", lambda t: ms.flip(t, axis=axis)),
-            (f"pad {pads}", lambda t: ms.pad(t, pads, value=0.3)), (f"roll {shift} {axis}", lambda t: ms.roll(t, shift, axis=axis)),
-            ("flatten", lambda t: ms.reshape(t, (-1,))), ("expand", lambda t: ms.expand_dims(t, axis=axis)), (f"tile {axis}", lambda t: ms.concat([t, t * 0.5], axis=axis)),
-            (f"repeat {axis}", lambda t: ms.repeat(t, 2, axis=axis))])
+        name, function = self.one_of(
+            [
+                (f"permute {order}", lambda t: ms.permute_dims(t, order)),
+                (f"slice {axis} {start} {step}", lambda t: t[key]),
+                (f"flip {axis}", lambda t: ms.flip(t, axis=axis)),
+                (f"pad {pads}", lambda t: ms.pad(t, pads, value=0.3)),
+                (f"roll {shift} {axis}", lambda t: ms.roll(t, shift, axis=axis)),
+                ("flatten", lambda t: ms.reshape(t, (-1,))),
+                ("expand", lambda t: ms.expand_dims(t, axis=axis)),
+                (f"tile {axis}", lambda t: ms.concat([t, t * 0.5], axis=axis)),
+                (f"repeat {axis}", lambda t: ms.repeat(t, 2, axis=axis)),
+            ]
+        )
         self.add(name, (x,), function)
 
     def resized(self, x: int, shape: tuple[int, ...]) -> int:
@@ -163,15 +217,24 @@ class Writer:
         if k * n > MOST:
             return
         w = self.resized(y, (k, n))  # type: ignore[arg-type]
-        name, function = self.one_of([("matmul", lambda a, b: ms.matmul(a, b) * (1 / math.sqrt(k))), ("dense", lambda a, b: ms.relu(ms.matmul(a, b) + 0.1) * (1 / math.sqrt(k))),
-                                      ("matmul nt", lambda a, b: ms.matmul(a, ms.matrix_transpose(ms.matrix_transpose(b) * 0.3)))])
+        name, function = self.one_of(
+            [
+                ("matmul", lambda a, b: ms.matmul(a, b) * (1 / math.sqrt(k))),
+                ("dense", lambda a, b: ms.relu(ms.matmul(a, b) + 0.1) * (1 / math.sqrt(k))),
+                ("matmul nt", lambda a, b: ms.matmul(a, ms.matrix_transpose(ms.matrix_transpose(b) * 0.3))),
+            ]
+        )
         self.add(f"{name} {n}", (x, w), function)
 
     def conv(self) -> None:
         c, o, stride, dilation = self.number(1, 4), self.number(1, 6), self.number(1, 2), self.number(1, 2)
         x = self.resized(self.pick(), (2, self.number(5, 7), 6, c))  # type: ignore[arg-type]
         w = self.resized(self.pick(), (3, 2, c, o))  # type: ignore[arg-type]
-        self.add(f"conv {stride} {dilation}", (x, w), lambda a, b: ms.conv(a, b, stride=stride, dilation=dilation, padding="same") * 0.3)
+        self.add(
+            f"conv {stride} {dilation}",
+            (x, w),
+            lambda a, b: ms.conv(a, b, stride=stride, dilation=dilation, padding="same") * 0.3,
+        )
         if self.number(0, 1):
             self.add("max_pool", (len(self.values) - 1,), lambda a: ms.max_pool(a, 2, stride=1))
 
@@ -183,11 +246,20 @@ class Writer:
         axis, n = (axis := self.number(0, v.ndim - 1)), v.shape[axis]
         index = self.rng.integers(-n, n, self.number(1, 6))
         rows = np.unique(index % n)  # of several updates of one place the last wins, which differences cannot see
-        name, function = self.one_of([
-            (f"take {axis}", lambda t: ms.take(t, ms.asarray(index), axis=axis)), ("add at", lambda t: t.at[ms.asarray(index % t.shape[0])].add(0.5 * ms.take(t, 0, axis=0))),
-            ("set at", lambda t: t.at[ms.asarray(rows % t.shape[0])[:1]].set(ms.tanh(t[-1:]))),
-            (f"by argmax {axis}", lambda t: ms.take_along_axis(t, ms.argmax(t, axis=axis, keepdims=True), axis=axis)),
-            (f"window {axis}", lambda t: ms.dynamic_slice(t, tuple(ms.asarray(1) for _ in t.shape), tuple(max(1, m // 2) for m in t.shape)))])
+        name, function = self.one_of(
+            [
+                (f"take {axis}", lambda t: ms.take(t, ms.asarray(index), axis=axis)),
+                ("add at", lambda t: t.at[ms.asarray(index % t.shape[0])].add(0.5 * ms.take(t, 0, axis=0))),
+                ("set at", lambda t: t.at[ms.asarray(rows % t.shape[0])[:1]].set(ms.tanh(t[-1:]))),
+                (f"by argmax {axis}", lambda t: ms.take_along_axis(t, ms.argmax(t, axis=axis, keepdims=True), axis=axis)),
+                (
+                    f"window {axis}",
+                    lambda t: ms.dynamic_slice(
+                        t, tuple(ms.asarray(1) for _ in t.shape), tuple(max(1, m // 2) for m in t.shape)
+                    ),
+                ),
+            ]
+        )
         self.add(name, (x,), function)
 
     def control(self) -> None:
@@ -195,18 +267,51 @@ class Writer:
         if x is None:
             return
         trips = self.number(0, 4)
-        name, function = self.one_of([
-            ("cond", lambda a, b: ms.cond(ms.mean(a) > 0.1, lambda p, q: p * ms.mean(q), lambda p, q: ms.sin(p) - ms.max(q), a, b)),
-            ("scan", lambda a, b: ms.scan(lambda h, row: (ms.tanh(h * 0.9 + row), h * row), a[0] * 0.5, a)[1]),
-            ("scan back", lambda a, b: ms.scan(lambda h, row: (h * 0.5 + ms.mean(row) * ms.max(b), ms.sum(row) * h), 0.1 * ms.mean(b), a, reverse=True)[1]),
-            (f"fori {trips}", lambda a, b: ms.fori_loop(0, trips, lambda i, h: ms.sin(h) + ms.mean(b), a)),
-            ("checkpoint", lambda a, b: ms.checkpoint(lambda p, q: ms.tanh(p * ms.mean(q)) * p)(a, b)),
-            ("nested", lambda a, b: ms.scan(lambda h, row: (ms.cond(ms.sum(row) > h, lambda r: ms.mean(r), lambda r: ms.sin(ms.sum(r)), row), h), ms.mean(b), a)[1])])
+        name, function = self.one_of(
+            [
+                (
+                    "cond",
+                    lambda a, b: ms.cond(
+                        ms.mean(a) > 0.1, lambda p, q: p * ms.mean(q), lambda p, q: ms.sin(p) - ms.max(q), a, b
+                    ),
+                ),
+                ("scan", lambda a, b: ms.scan(lambda h, row: (ms.tanh(h * 0.9 + row), h * row), a[0] * 0.5, a)[1]),
+                (
+                    "scan back",
+                    lambda a, b: ms.scan(
+                        lambda h, row: (h * 0.5 + ms.mean(row) * ms.max(b), ms.sum(row) * h), 0.1 * ms.mean(b), a, reverse=True
+                    )[1],
+                ),
+                (f"fori {trips}", lambda a, b: ms.fori_loop(0, trips, lambda i, h: ms.sin(h) + ms.mean(b), a)),
+                ("checkpoint", lambda a, b: ms.checkpoint(lambda p, q: ms.tanh(p * ms.mean(q)) * p)(a, b)),
+                (
+                    "nested",
+                    lambda a, b: ms.scan(
+                        lambda h, row: (ms.cond(ms.sum(row) > h, lambda r: ms.mean(r), lambda r: ms.sin(ms.sum(r)), row), h),
+                        ms.mean(b),
+                        a,
+                    )[1],
+                ),
+            ]
+        )
         self.add(name, (x, y), function)  # type: ignore[arg-type]
 
     def write(self, seed: int) -> Program:
         """The whole program."""
-        kinds = [self.unary, self.unary, self.binary, self.binary, self.reduction, self.along, self.movement, self.movement, self.matmul, self.conv, self.indexing, self.control]
+        kinds = [
+            self.unary,
+            self.unary,
+            self.binary,
+            self.binary,
+            self.reduction,
+            self.along,
+            self.movement,
+            self.movement,
+            self.matmul,
+            self.conv,
+            self.indexing,
+            self.control,
+        ]
         for _ in range(self.number(4, 11)):
             self.one_of(kinds)()
         last = len(self.values) - 1

@@ -1,177 +1,22 @@
-"""Sample inputs of every op of the registry: the one table the laws walk.
-
-`samples(name, dtype)` gives the applications of the op `name` to try at `dtype`, none when the op does not take it. An op is
-entered once, as a function of a `Draw` that yields `Sample`s; a new op without an entry fails tests/laws/test_registry.py.
-"""
+"""Sample inputs of every op of the registry: the one table the laws walk (`samples`, `all_samples` of draw.py)."""
 
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from mainspring.base.errors import MainspringError
 from mainspring.interpret.staged import trace
-from mainspring.ir.bind import Value, bind
 from mainspring.ir.graph import Graph
 from mainspring.ir.op import OPS
-from mainspring.ops.movement import SLICE, TRANSPOSE
-from mainspring.types.dtype import ALL, DType, as_dtype, bool_, float32, float64, int32
+from mainspring.types.dtype import ALL, as_dtype, bool_, float32, float64
 from mainspring.types.shape import TensorType
+from tests.laws.draw import MAKERS, STRUCTURAL, Draw, Sample, all_samples, entry, samples, shapes
 
-SHAPES = [(), (0,), (1,), (17,), (3, 1, 5), (2, 0, 3)]
-LARGE = (3, 1367)  # 4101 elements: more than a chunk, and no multiple of a vector
-THOROUGH = (float32, float64, int32, bool_)  # dtypes that get every shape; the others get EDGES and two of them
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """One application. `smooth`: differentiable around `arrays`. `view`: how the operands come to the op.
-
-    view "transpose": through a transpose of the reversed dims; "slice": as every other element of a longer last dim.
-    """
-
-    op: str
-    arrays: tuple[np.ndarray, ...]
-    static: dict[str, Any] = field(default_factory=dict)
-    smooth: bool = True
-    view: str = ""
-
-    @property
-    def stored(self) -> tuple[np.ndarray, ...]:
-        """The operands as they lie in memory, before the view."""
-        if self.view == "transpose":
-            return tuple([np.ascontiguousarray(a.T) for a in self.arrays])
-        if self.view == "slice":
-            return tuple([np.stack([a, a[..., ::-1]], -1).reshape(*a.shape[:-1], -1) for a in self.arrays])
-        return self.arrays
-
-    def apply(self, *stored: Value) -> tuple[Value, ...]:
-        """The op applied to the view of `stored`; always a tuple."""
-        results = bind(OPS[self.op], *[_viewed(x, self.view) for x in stored], **self.static)
-        return results if isinstance(results, tuple) else (results,)
-
-    def reference(self, dtype: np.dtype | None = None) -> tuple[np.ndarray, ...]:
-        """What the reference says (floats converted to `dtype` first, if given)."""
-        arrays = [a.astype(dtype) if dtype is not None and _is_float(a) else a for a in self.arrays]
-        with np.errstate(all="ignore"):
-            results = OPS[self.op].reference(*arrays, **self.static)
-        return tuple([np.asarray(r) for r in results]) if isinstance(results, tuple) else (np.asarray(results),)
-
-    @property
-    def types(self) -> tuple[TensorType, ...]:
-        return tuple([TensorType(a.shape, as_dtype(a.dtype)) for a in self.arrays])
-
-
-def _is_float(array: np.ndarray) -> bool:
-    return as_dtype(array.dtype).kind == "float"
-
-
-def _viewed(x: Value, view: str) -> Value:
-    if view == "transpose":
-        return bind(TRANSPOSE, x, axes=tuple(reversed(range(x.ndim))))
-    if view == "slice":
-        return bind(SLICE, x, start=(0,) * x.ndim, stop=x.shape, step=(*[1] * (x.ndim - 1), 2))
-    return x
-
-
-@dataclass
-class Draw:
-    """Random arrays of one dtype, the same in every run."""
-
-    name: str
-    dtype: DType
-
-    def __post_init__(self) -> None:
-        self.rng = np.random.default_rng(zlib.crc32(f"{self.name} {self.dtype.name}".encode()))
-
-    @property
-    def thorough(self) -> bool:
-        return self.dtype in THOROUGH
-
-    def __call__(self, *shape: int, low: float = -3.0, high: float = 3.0, dtype: DType | None = None) -> np.ndarray:
-        """Numbers in [low, high) (integers within 7 times that, unsigned ones from 0)."""
-        of = self.dtype if dtype is None else dtype
-        if of.kind == "bool":
-            return np.asarray(self.rng.random(shape) < 0.5)
-        if of.kind == "float":
-            return np.asarray(self.rng.uniform(low, high, shape)).astype(of.numpy)
-        least = 0 if of.kind == "uint" else math.floor(low * 7)
-        return np.asarray(self.rng.integers(least, max(least + 1, math.ceil(high * 7)), shape)).astype(of.numpy)
-
-    def index(self, shape: tuple[int, ...], extent: int) -> np.ndarray:
-        """Indices of a dim, negative ones too."""
-        return self.rng.integers(-extent, extent, shape)
-
-    def sample(self, *arrays: np.ndarray, smooth: bool = True, view: str = "", **static: Any) -> Sample:
-        return Sample(self.name, arrays, static, smooth, view)
-
-    @property
-    def edges(self) -> np.ndarray:
-        """Where meanings differ if they differ."""
-        if self.dtype.kind == "bool":
-            return np.array([False, True])
-        if self.dtype.kind == "float":
-            info = TINY[self.dtype.name]
-            some = [0.0, -0.0, 1, -1, 0.5, -0.5, 1.5, 2.5, -2.5, 3, 100, -7, math.inf, -math.inf, math.nan, *info]
-            return np.array(some).astype(self.dtype.numpy)
-        info = np.iinfo(self.dtype.numpy)
-        some = sorted({info.min, info.min + 1, 0, 1, 2, 3, 5, 7, 31, 63, 64, 100, info.max - 1, info.max} | ({-1, -2, -3, -7} if info.min else set()))
-        return np.array(some, self.dtype.numpy)
-
-
-#: greatest, least normal and least subnormal numbers
-TINY = {"float16": (65504.0, -65504.0, 6.104e-05, 6e-08), "bfloat16": (3.3895e38, -3.3895e38, 1.1755e-38, 9.2e-41),
-        "float32": (3.4028235e38, -3.4028235e38, 1.1754944e-38, 1.4e-45),
-        "float64": (1.7976931348623157e308, -1.7976931348623157e308, 2.2250738585072014e-308, 5e-324)}
-
-Maker = Callable[[Draw], Iterator[Sample]]
-MAKERS: dict[str, Maker] = {}
-
-#: ops that cannot be applied by themselves, and why
-STRUCTURAL = {"input": "stands for an argument of a graph", "item": "picks a result of an op of several", "constant": "a literal of a graph"}
-
-
-def entry(*names: str) -> Callable[[Maker], Maker]:
-    """Enter the maker of samples of the ops `names`."""
-
-    def enter(maker: Maker) -> Maker:
-        for name in names:
-            MAKERS[name] = maker
-        return maker
-
-    return enter
-
-
-def samples(name: str, dtype: DType) -> list[Sample]:
-    """The samples of the op `name` at `dtype`; none when it does not take that dtype."""
-    made = []
-    for sample in MAKERS[name](Draw(name, dtype)):
-        try:
-            OPS[name].infer(*sample.types, **sample.static)
-        except MainspringError:
-            return []
-        made.append(sample)
-    return made
-
-
-def all_samples(name: str) -> list[Sample]:
-    """The samples of the op `name` at every dtype it takes."""
-    return [sample for dtype in ALL for sample in samples(name, dtype)]
-
-
-def shapes(draw: Draw) -> list[tuple[tuple[int, ...], str]]:
-    """Shapes and views to try."""
-    if not draw.thorough:
-        return [((), ""), ((3, 1, 5), "")]
-    some = [(shape, "") for shape in SHAPES] + [((5, 7), "transpose"), ((4, 9), "slice")]
-    return [*some, (LARGE, "")] if draw.dtype in (float32, int32) else some
-
+__all__ = ["MAKERS", "STRUCTURAL", "Sample", "all_samples", "samples"]
 
 # ---------------------------------------------------------------------------------------------------- elementwise
 
@@ -180,14 +25,20 @@ DOMAINS: dict[str, tuple[tuple[float, float], ...]] = {
     **dict.fromkeys(("sqrt", "rsqrt", "log", "log2", "log10", "reciprocal", "lgamma", "digamma"), ((0.2, 4.0),)),
     **dict.fromkeys(("asin", "acos", "atanh", "erfinv"), ((-0.9, 0.9),)),
     **dict.fromkeys(("divide", "floor_divide", "remainder", "fmod", "atan2"), ((-3.0, 3.0), (0.5, 2.0))),
-    "log1p": ((-0.8, 4.0),), "acosh": ((1.1, 4.0),), "power": ((0.2, 3.0), (-2.0, 2.0)),
+    "log1p": ((-0.8, 4.0),),
+    "acosh": ((1.1, 4.0),),
+    "power": ((0.2, 3.0), (-2.0, 2.0)),
 }
-UNARY = ("abs acos acosh asin asinh atan atanh bitwise_invert ceil clz copy cos cosh digamma erf erfc erfinv exp exp2 expm1 floor isfinite "
-         "isinf isnan lgamma log log10 log1p log2 logical_not negative popcount positive reciprocal round rsqrt sigmoid sign signbit sin "
-         "sinh sqrt square stop_gradient tan tanh trunc").split()
-BINARY = ("add atan2 bitwise_and bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor copysign divide equal floor_divide fmod greater "
-          "greater_equal hypot less less_equal logaddexp logical_and logical_or logical_xor maximum minimum multiply nextafter "
-          "not_equal power remainder subtract").split()
+UNARY = (
+    "abs acos acosh asin asinh atan atanh bitwise_invert ceil clz copy cos cosh digamma erf erfc erfinv exp exp2 expm1 "
+    "floor isfinite isinf isnan lgamma log log10 log1p log2 logical_not negative popcount positive reciprocal round rsqrt "
+    "sigmoid sign signbit sin sinh sqrt square stop_gradient tan tanh trunc"
+).split()
+BINARY = (
+    "add atan2 bitwise_and bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor copysign divide equal "
+    "floor_divide fmod greater greater_equal hypot less less_equal logaddexp logical_and logical_or logical_xor maximum "
+    "minimum multiply nextafter not_equal power remainder subtract"
+).split()
 
 
 @entry(*UNARY, *BINARY)
@@ -241,13 +92,26 @@ def _broadcast_to(draw: Draw) -> Iterator[Sample]:
 
 @entry("reshape")
 def _reshape(draw: Draw) -> Iterator[Sample]:
-    for shape, wanted, view in [((), (1, 1), ""), ((0, 3), (2, 0), ""), ((6, 4), (2, 3, 2, 2), ""), ((5, 7), (35,), "transpose"), ((4, 6), (3, 8), "slice")]:
+    for shape, wanted, view in [
+        ((), (1, 1), ""),
+        ((0, 3), (2, 0), ""),
+        ((6, 4), (2, 3, 2, 2), ""),
+        ((5, 7), (35,), "transpose"),
+        ((4, 6), (3, 8), "slice"),
+    ]:
         yield draw.sample(draw(*shape), shape=wanted, view=view)
 
 
 @entry("transpose")
 def _transpose(draw: Draw) -> Iterator[Sample]:
-    for shape, axes in [((), ()), ((4, 5), (1, 0)), ((2, 3, 4), (2, 0, 1)), ((3, 0), (1, 0)), ((65, 67), (1, 0)), ((2, 1, 3, 4), (0, 2, 1, 3))]:
+    for shape, axes in [
+        ((), ()),
+        ((4, 5), (1, 0)),
+        ((2, 3, 4), (2, 0, 1)),
+        ((3, 0), (1, 0)),
+        ((65, 67), (1, 0)),
+        ((2, 1, 3, 4), (0, 2, 1, 3)),
+    ]:
         yield draw.sample(draw(*shape), axes=axes)
     yield draw.sample(draw(4, 6), axes=(1, 0), view="slice")
 
@@ -270,8 +134,14 @@ def _flip(draw: Draw) -> Iterator[Sample]:
 @entry("pad")
 def _pad(draw: Draw) -> Iterator[Sample]:
     value = 1.0 if draw.dtype.kind in ("bool", "uint") else -2.0
-    for shape, low, high, interior in [((5,), (2,), (3,), (0,)), ((3, 4), (1, 0), (0, 2), (0, 1)), ((4, 6), (-1, 2), (-2, -3), (0, 0)),
-                                       ((0, 3), (1, 1), (1, 0), (2, 0)), ((3, 3), (0, -2), (0, 5), (2, 3)), ((7,), (-3,), (-4,), (0,))]:
+    for shape, low, high, interior in [
+        ((5,), (2,), (3,), (0,)),
+        ((3, 4), (1, 0), (0, 2), (0, 1)),
+        ((4, 6), (-1, 2), (-2, -3), (0, 0)),
+        ((0, 3), (1, 1), (1, 0), (2, 0)),
+        ((3, 3), (0, -2), (0, 5), (2, 3)),
+        ((7,), (-3,), (-4,), (0,)),
+    ]:
         yield draw.sample(draw(*shape), low=low, high=high, interior=interior, value=value)
     yield draw.sample(draw(4, 5), low=(0, 1), high=(0, 1), interior=(0, 0), value=0.0, view="transpose")
 
@@ -298,12 +168,27 @@ def _iota(draw: Draw) -> Iterator[Sample]:
 def _reduction(draw: Draw) -> Iterator[Sample]:
     low, high = (0.5, 1.5) if draw.name == "prod" and draw.dtype.kind == "float" else (-3.0, 3.0)
     cases: list[tuple[tuple[int, ...], tuple[int, ...], str]] = [
-        ((), (), ""), ((1,), (0,), ""), ((37,), (0,), ""), ((4, 5, 6), (1,), ""), ((4, 5, 6), (0, 2), ""), ((3, 19), (1,), "transpose"), ((3, 20), (0,), "slice"),
-        ((0, 3), (1,), ""), ((5, 1), (1,), "")]
+        ((), (), ""),
+        ((1,), (0,), ""),
+        ((37,), (0,), ""),
+        ((4, 5, 6), (1,), ""),
+        ((4, 5, 6), (0, 2), ""),
+        ((3, 19), (1,), "transpose"),
+        ((3, 20), (0,), "slice"),
+        ((0, 3), (1,), ""),
+        ((5, 1), (1,), ""),
+    ]
     if draw.name not in ("max", "min"):
         cases.append(((3, 0), (1,), ""))
     if draw.thorough:
-        cases += [((2, 9000), (1,), ""), ((130, 70), (0,), ""), ((130, 70), (0, 1), ""), ((70, 130), (1,), ""), ((8194,), (0,), ""), ((3, 7, 65, 5), (1, 3), "")]
+        cases += [
+            ((2, 9000), (1,), ""),
+            ((130, 70), (0,), ""),
+            ((130, 70), (0, 1), ""),
+            ((70, 130), (1,), ""),
+            ((8194,), (0,), ""),
+            ((3, 7, 65, 5), (1, 3), ""),
+        ]
     for shape, axes, view in cases:
         yield draw.sample(draw(*shape, low=low, high=high), axes=axes, view=view)
     if draw.dtype.kind == "float":
@@ -315,7 +200,14 @@ def _reduction(draw: Draw) -> Iterator[Sample]:
 @entry("cumulative_sum", "cumulative_prod", "cumulative_max", "cumulative_min")
 def _cumulative(draw: Draw) -> Iterator[Sample]:
     low, high = (0.5, 1.5) if draw.name == "cumulative_prod" and draw.dtype.kind == "float" else (-3.0, 3.0)
-    cases = [((1,), 0, ""), ((37,), 0, ""), ((3, 0), 1, ""), ((4, 5, 6), 1, ""), ((70, 3), 0, "transpose"), ((3, 20), 1, "slice")]
+    cases = [
+        ((1,), 0, ""),
+        ((37,), 0, ""),
+        ((3, 0), 1, ""),
+        ((4, 5, 6), 1, ""),
+        ((70, 3), 0, "transpose"),
+        ((3, 20), 1, "slice"),
+    ]
     for (shape, axis, view), reverse in product(cases, (False, True)):
         yield draw.sample(draw(*shape, low=low, high=high), axis=axis, reverse=reverse, view=view)
     if draw.dtype.kind == "float":
@@ -364,11 +256,27 @@ def _contract(draw: Draw) -> Iterator[Sample]:
 
 @entry("conv")
 def _conv(draw: Draw) -> Iterator[Sample]:
-    def case(x: tuple[int, ...], w: tuple[int, ...], stride: int = 1, padding: tuple[int, int] = (0, 0), dilation: int = 1, window_dilation: int = 1,
-             groups: int = 1, view: str = "") -> Sample:
+    def case(
+        x: tuple[int, ...],
+        w: tuple[int, ...],
+        stride: int = 1,
+        padding: tuple[int, int] = (0, 0),
+        dilation: int = 1,
+        window_dilation: int = 1,
+        groups: int = 1,
+        view: str = "",
+    ) -> Sample:
         d = len(x) - 2
-        return draw.sample(draw(*x), draw(*w), stride=(stride,) * d, padding=(padding,) * d, dilation=(dilation,) * d,
-                           window_dilation=(window_dilation,) * d, groups=groups, view=view)
+        return draw.sample(
+            draw(*x),
+            draw(*w),
+            stride=(stride,) * d,
+            padding=(padding,) * d,
+            dilation=(dilation,) * d,
+            window_dilation=(window_dilation,) * d,
+            groups=groups,
+            view=view,
+        )
 
     yield case((2, 9, 3), (3, 3, 5), padding=(1, 1))
     yield case((1, 5, 6, 2), (3, 2, 2, 4), stride=2, padding=(1, 0))
@@ -390,8 +298,12 @@ def _window(draw: Draw) -> Iterator[Sample]:
     if draw.dtype is bool_:
         return
     for shape, window, stride, padding, dilation in [
-            ((2, 6, 3), (1, 2, 1), (1, 2, 1), ((0, 0),) * 3, (1, 1, 1)), ((1, 7, 6, 2), (1, 3, 2, 1), (1, 2, 1, 1), ((0, 0), (1, 1), (0, 1), (0, 0)), (1, 1, 2, 1)),
-            ((5, 20), (5, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)), ((4,), (1,), (2,), ((0, 0),), (1,)), ((3,), (5,), (1,), ((0, 0),), (1,))]:
+        ((2, 6, 3), (1, 2, 1), (1, 2, 1), ((0, 0),) * 3, (1, 1, 1)),
+        ((1, 7, 6, 2), (1, 3, 2, 1), (1, 2, 1, 1), ((0, 0), (1, 1), (0, 1), (0, 0)), (1, 1, 2, 1)),
+        ((5, 20), (5, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)),
+        ((4,), (1,), (2,), ((0, 0),), (1,)),
+        ((3,), (5,), (1,), ((0, 0),), (1,)),
+    ]:
         static = {"window": window, "stride": stride, "padding": padding, "dilation": dilation}
         x, taps = draw(*shape), math.prod(window)
         places = OPS["window_sum"].infer(TensorType(shape, float32), **static).shape
@@ -422,7 +334,9 @@ def _scatter(draw: Draw) -> Iterator[Sample]:
     for mode in ("set", "add", "multiply", "max", "min"):
         yield draw.sample(draw(9), draw(5), draw.index((5,), 9), axes=(0,), mode=mode)
         yield draw.sample(draw(5, 18), draw(2, 3, 18), draw.index((2, 3), 5), axes=(0,), mode=mode)
-        yield draw.sample(draw(3, 5, 4), draw(6, 3), draw.index((6,), 5), draw.index((6,), 4).astype(np.int32), axes=(1, 2), mode=mode)
+        yield draw.sample(
+            draw(3, 5, 4), draw(6, 3), draw.index((6,), 5), draw.index((6,), 4).astype(np.int32), axes=(1, 2), mode=mode
+        )
         yield draw.sample(draw(4, 3), draw(0, 4), np.zeros((0,), np.int64), axes=(1,), mode=mode)
         if draw.dtype is bool_:
             return
@@ -444,7 +358,9 @@ def _dynamic_update_slice(draw: Draw) -> Iterator[Sample]:
 
 @entry("sort_with_indices")
 def _sort(draw: Draw) -> Iterator[Sample]:
-    for (shape, axis), descending in product([((1,), 0), ((100,), 0), ((5, 18), 0), ((3, 9, 4), 1), ((0, 3), 1), ((2, 0), 1)], (False, True)):
+    for (shape, axis), descending in product(
+        [((1,), 0), ((100,), 0), ((5, 18), 0), ((3, 9, 4), 1), ((0, 3), 1), ((2, 0), 1)], (False, True)
+    ):
         yield draw.sample(draw(*shape), axis=axis, descending=descending)
     yield draw.sample(draw.rng.permutation(np.repeat(draw.edges, 2)), axis=0, descending=True, smooth=False)
     yield draw.sample(draw(9, 5), axis=0, descending=False, view="transpose")
@@ -502,7 +418,7 @@ def _cond(draw: Draw) -> Iterator[Sample]:
 def _while_loop(draw: Draw) -> Iterator[Sample]:
     if _numeric(draw):
         for trips in (0, 1, 5):
-            i, a, b = np.asarray(0), draw(3, 5), draw(5)
+            i, a = np.asarray(0), draw(3, 5)
             test = _graph(lambda limit, i, x: (i < limit,), np.asarray(trips), i, a)
             body = _graph(lambda limit, i, x: (i + 1, x * x - x), np.asarray(trips), i, a)
             yield draw.sample(np.asarray(trips), i, a, test=test, body=body, consts=1)
@@ -514,4 +430,6 @@ def _scan(draw: Draw) -> Iterator[Sample]:
         for length, reverse in product((0, 1, 6), (False, True)):
             w, h, x = draw(4, low=-1, high=1), draw(4), draw(length, 4)
             body = _graph(lambda w, h, x: (h * w + x, h * x), w, h, draw(4))
-            yield draw.sample(w, h, x, body=body, consts=1, carry=1, length=length, reverse=reverse, backward=None, residuals=(), outputs=2)
+            yield draw.sample(
+                w, h, x, body=body, consts=1, carry=1, length=length, reverse=reverse, backward=None, residuals=(), outputs=2
+            )

@@ -1,4 +1,4 @@
-"""Every op's gradient is its derivative: ⟨c, J t⟩ by central differences equals ⟨Jᵀ c, t⟩ in float64; of first and second order.
+"""Every op's gradient is its derivative: ⟨c, J t⟩ by central differences equals ⟨Jᵀ c, t⟩ in float64; first and second order.
 
 And forward mode, which is the transpose of the transpose, agrees: ⟨c, jvp(t)⟩ = ⟨vjp(c), t⟩.
 """
@@ -54,7 +54,9 @@ def inner(a: Sequence[Any], b: Sequence[Any]) -> tuple[float, float]:
     return float(sum(t.sum() for t in terms)), float(sum(np.abs(t).sum() for t in terms))
 
 
-def disagreement(function: Callable[..., list[Any]], at: Sequence[np.ndarray], rng: np.random.Generator, forward: bool = False) -> str:
+def disagreement(
+    function: Callable[..., list[Any]], at: Sequence[np.ndarray], rng: np.random.Generator, forward: bool = False
+) -> str:
     """How the derivative of `function` at `at` differs from what differences (or forward mode) say; or nothing."""
     out, pullback = ms.vjp(function, *map(ms.asarray, at))
     cts = [rng.standard_normal(o.shape) for o in out]
@@ -67,10 +69,14 @@ def disagreement(function: Callable[..., list[Any]], at: Sequence[np.ndarray], r
         ahead, behind = (function(*[ms.asarray(a + h * w) for a, w in zip(at, ways, strict=True)]) for h in (STEP, -STEP))
         want = inner([(np.asarray(a) - np.asarray(b)) / (2 * STEP) for a, b in zip(ahead, behind, strict=True)], cts)[0]
         rtol, size = RTOL, size + inner(cts, [np.abs(np.asarray(o)) for o in out])[1] * 1e-3
-    return "" if abs(got - want) <= rtol * max(1.0, size) else f"⟨Jᵀc, t⟩ = {got!r}, {'forward mode' if forward else 'differences'} {want!r}"
+    if abs(got - want) <= rtol * max(1.0, size):
+        return ""
+    return f"⟨Jᵀc, t⟩ = {got!r}, {'forward mode' if forward else 'differences'} {want!r}"
 
 
-def gradient_of(function: Callable[..., list[Any]], at: Sequence[np.ndarray], rng: np.random.Generator) -> Callable[..., list[Any]]:
+def gradient_of(
+    function: Callable[..., list[Any]], at: Sequence[np.ndarray], rng: np.random.Generator
+) -> Callable[..., list[Any]]:
     """The pullback of a fixed cotangent, as a function of where it is taken."""
     cts = [ms.asarray(rng.standard_normal(o.shape)) for o in function(*map(ms.asarray, at))]
     return lambda *floats: list(ms.vjp(function, *floats)[1](cts))
@@ -90,7 +96,11 @@ def test_gradients_are_derivatives(name: str) -> None:
         found = {"first order": disagreement(function, at, rng), "forward": disagreement(function, at, rng, forward=True)}
         if name not in FIRST_ORDER:
             found["second order"] = disagreement(gradient_of(function, at, rng), at, rng)
-        wrong += [f"{name} {order} {', '.join(map(str, sample.types))} {sample.static} {sample.view}: {text}" for order, text in found.items() if text]
+        wrong += [
+            f"{name} {order} {', '.join(map(str, sample.types))} {sample.static} {sample.view}: {text}"
+            for order, text in found.items()
+            if text
+        ]
     assert not wrong, "\n".join([f"{len(wrong)} disagreements", *wrong[:8]])
 
 

@@ -1,22 +1,27 @@
 """The numerics contract: an element's bits depend on its operands and the reduced extents alone.
 
-Not on the number of threads, on the batch it was computed in, on which columns stand beside it, on fusion, or on whether a buffer
-was handed over. Everything here compares bytes of compiled functions.
+Not on the number of threads, on the batch it was computed in, on which columns stand beside it, on fusion, or on whether a
+buffer was handed over. Everything here compares bytes of compiled functions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 
 import mainspring as ms
+from mainspring import recipes
 from mainspring.base import flags
 from mainspring.compile.lower import prepare
 from mainspring.ir.graph import CONSTANT, INPUT, Graph, Node, graph, input_node, node
+from mainspring.recipes import shakespeare
 from mainspring.runtime.executable import build
+from mainspring.train.state import initial_state
+from mainspring.train.step import training_step
 from tests.laws.programs import program
 
 THREADS = (1, 2, 3, 8)
@@ -29,8 +34,10 @@ def draw(*shape: int, dtype: str = "float32") -> np.ndarray:
 
 def same_bytes(a: Any, b: Any) -> bool:
     """Equal trees, to the bit."""
-    return all(np.asarray(x).dtype == np.asarray(y).dtype and np.asarray(x).tobytes() == np.asarray(y).tobytes()
-               for x, y in zip(ms.tree.leaves(a), ms.tree.leaves(b), strict=True))
+    return all(
+        np.asarray(x).dtype == np.asarray(y).dtype and np.asarray(x).tobytes() == np.asarray(y).tobytes()
+        for x, y in zip(ms.tree.leaves(a), ms.tree.leaves(b), strict=True)
+    )
 
 
 # ------------------------------------------------------------------------------------------- functions of a batch
@@ -44,12 +51,12 @@ def mlp(x: Any) -> Any:
     return ms.matmul(ms.gelu(ms.matmul(x, W1) + B1), W2)
 
 
-def block(x: Any) -> Any:
-    """A transformer block without parameters' sugar: (batch, 10, 24) -> the same."""
-    h = ms.layer_norm(x)
-    q, k, v = (ms.reshape(ms.matmul(h, w), (*h.shape[:2], 3, 8)) for w in (WQ, WK, WV))
-    x = x + ms.matmul(ms.reshape(ms.attention(q, k, v, causal=True), x.shape), WO)
-    return x + ms.matmul(ms.silu(ms.matmul(ms.rms_norm(x), WQ)), WK)
+def block(x: Any, *weights: Any) -> Any:
+    """A transformer block: (batch, 10, 24) -> the same."""
+    h, (wq, wk, wv, wo) = ms.layer_norm(x), weights or (WQ, WK, WV, WO)
+    q, k, v = (ms.reshape(ms.matmul(h, w), (*h.shape[:2], 3, 8)) for w in (wq, wk, wv))
+    x = x + ms.matmul(ms.reshape(ms.attention(q, k, v, causal=True), x.shape), wo)
+    return x + ms.matmul(ms.silu(ms.matmul(ms.rms_norm(x), wq)), wk)
 
 
 #: function, shape of one sample
@@ -85,7 +92,7 @@ def test_a_batch_split_in_any_way_gives_the_same_bytes(name: str) -> None:
     whole = np.asarray(compiled(x))
     for _, parts in SPLITS:
         bounds = np.cumsum((0, *parts))
-        pieces = [np.asarray(compiled(np.ascontiguousarray(x[a:b]))) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        pieces = [np.asarray(compiled(np.ascontiguousarray(x[a:b]))) for a, b in pairwise(bounds)]
         assert np.concatenate(pieces).tobytes() == whole.tobytes(), parts
 
 
@@ -123,9 +130,13 @@ def test_the_same_bits_for_any_number_of_threads() -> None:
     x, y = draw(33, 12, 12, 2), RNG.integers(0, 10, 33)
     big = draw(70, 9000)
     cases: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
-        (step, (params, x, y)), (lambda t: (ms.sum(t), ms.sum(t, axis=0), ms.softmax(t), ms.max(t), ms.mean(t, axis=1)), (big,)),
-        (block, (draw(16, 10, 24),)), (lambda a, b: ms.matmul(a, b), (draw(130, 700), draw(700, 300))),
-        (lambda t, i: ms.zeros((50, 40)).at[i].add(t), (draw(5000, 40), RNG.integers(0, 50, 5000))), (lambda t: ms.sort(t, axis=0), (draw(300, 40),))]
+        (step, (params, x, y)),
+        (lambda t: (ms.sum(t), ms.sum(t, axis=0), ms.softmax(t), ms.max(t), ms.mean(t, axis=1)), (big,)),
+        (block, (draw(16, 10, 24),)),
+        (lambda a, b: ms.matmul(a, b), (draw(130, 700), draw(700, 300))),
+        (lambda t, i: ms.zeros((50, 40)).at[i].add(t), (draw(5000, 40), RNG.integers(0, 50, 5000))),
+        (lambda t: ms.sort(t, axis=0), (draw(300, 40),)),
+    ]
     for function, arguments in cases:
         compiled = ms.jit(function)
         results = []
@@ -144,6 +155,42 @@ def test_random_programs_give_the_same_bits_for_any_number_of_threads(seed: int)
         with flags.override(threads=threads):
             results.append(compiled(*of.inputs))
     assert all(same_bytes(results[0], other) for other in results[1:])
+
+
+#: settings that make 20 steps of each recipe short
+RECIPES: dict[str, dict[str, Any]] = {
+    "shakespeare": {"layers": 2, "width": 32, "context": 24, "batch": 5, "dropout": 0.1},
+    "digits": {"width": 4, "depth": 1, "batch": 9},
+    "tagger": {"width": 12, "context": 16, "batch": 5},
+}
+
+
+@pytest.mark.parametrize("name", recipes.NAMES)
+def test_twenty_steps_of_a_recipe_end_in_the_same_bytes_for_any_number_of_threads(name: str) -> None:
+    recipe = recipes.find(name)
+    task = recipe.task(recipe.config(**RECIPES[name]))
+    step = ms.jit(training_step(task.loss, task.optimizer), donate=0)
+    batches = list(islice(task.loader, 20))
+    ends = []
+    for threads in THREADS:
+        state = initial_state(task.model, task.optimizer, 7)
+        with flags.override(threads=threads):
+            for batch in batches:
+                state, metrics = step(state, batch)
+        ends.append((state, metrics))
+    assert len(batches) == 20 and np.isfinite(float(ends[0][1]["loss"]))
+    assert all(same_bytes(ends[0], other) for other in ends[1:])
+
+
+def test_a_whole_language_model_reads_each_text_as_if_it_were_alone() -> None:
+    config = shakespeare.Config(**RECIPES["shakespeare"])
+    model = shakespeare.GPT.create(ms.random.key(1), 65, config)
+    tokens = RNG.integers(0, 65, (6, config.context)).astype(np.int32)
+    read = ms.jit(lambda m, t: m(t))
+    whole = np.asarray(read(model, tokens))
+    for parts in [(1,) * 6, (4, 2)]:
+        pieces = [np.asarray(read(model, tokens[a:b])) for a, b in pairwise(np.cumsum((0, *parts)))]
+        assert np.concatenate(pieces).tobytes() == whole.tobytes(), parts
 
 
 # ---------------------------------------------------------------------------------------------------------- fusion
@@ -169,7 +216,7 @@ FUSED: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
     "epilogue": (lambda x, w, b: ms.gelu(ms.matmul(x, w) + b) * 0.5 + x, [(40, 32), (32, 32), (32,)]),
     "prologue": (lambda x, w: ms.matmul(ms.relu(x) * 2.0, ms.matrix_transpose(w)), [(40, 20), (50, 20)]),
     "conv": (lambda x, w: ms.relu(ms.conv(x, w, padding="same") + 0.1), [(2, 6, 6, 4), (3, 3, 4, 18)]),
-    "block": (block, [(3, 10, 24)]),
+    "block": (block, [(3, 10, 24), *[(24, 24)] * 4]),
     "gradient": (lambda x, w: ms.grad(lambda a, b: ms.sum(ms.tanh(ms.matmul(a, b)) ** 2), (0, 1))(x, w), [(20, 33), (33, 24)]),
 }
 
