@@ -372,7 +372,7 @@ class Values:
                 self.b.store(raw, address, align=align)
             else:
                 lanes = mask.raw if stride == 1 else self._reversed(mask.raw)
-                self._masked("store", ir.VoidType(), address, [raw, self._hidden(lanes) if align == 2 else lanes], align, 1)
+                self._masked("store", ir.VoidType(), address, [raw, self._hidden(lanes) if align < 4 else lanes], align, 1)
             return
         addresses = self._address(write.buffer, self.value(write.index).splat())
         lanes = mask.raw if mask is not None else constant(I1, True, LANES)
@@ -381,8 +381,8 @@ class Values:
     def _hidden(self, lanes: ir.Value) -> ir.Value:
         """`lanes` through an empty instruction, so that LLVM cannot know them when it compiles.
 
-        LLVM 22 turns a masked store of bfloat16 whose mask is one known lane into a store of 4 bytes on x86: rounding shifts
-        a 32-bit register right by 16, and it stores that register. The 2 bytes behind belong to another task, or to nobody.
+        LLVM 22 turns a masked store of 1 or 2 bytes whose mask is one known lane into a store of 4 bytes on x86 where the value
+        was narrowed (rounded to bfloat16, cut to int8): it stores the wide register. The bytes behind belong to another task.
         """
         bits = self.b.bitcast(lanes, I16)
         return self.b.bitcast(self.b.asm(ir.FunctionType(I16, [I16]), "", "=r,0", [bits], False), lanes.type)

@@ -117,7 +117,7 @@ def _products_apart(body: Graph, consts: int, moving: int, sums: int) -> _Apart:
         if out.op.name != "add" or out.inputs[0] is not total or reads[total] != 1 or out.inputs[1].op is not CONTRACT:
             continue
         new = [n for n in out.inputs[1].inputs if n not in slices and n not in ys]
-        if any(n.op is INPUT for n in new) or sum(n.type.size for n in new) > out.type.size:  # type: ignore[union-attr]
+        if any(n.op is INPUT for n in new) or sum(n.type.size for n in new) > out.type.size:  # type: ignore[union-attr, misc]
             continue
         products[number] = out.inputs[1]
         kept.update(dict.fromkeys(new))

@@ -1,0 +1,44 @@
+"""What the compiler takes out of loops: tests for the border of convolutions, and launches that do the same in every round."""
+
+import numpy as np
+import pytest
+
+import mainspring as ms
+from mainspring.compile.lower import lower, prepare
+from mainspring.compile.program import Launch, Repeat, kernels
+from mainspring.compile.target import native
+
+
+def normal(*shape):
+    return ms.asarray(np.random.default_rng(0).normal(size=shape).astype(np.float32))
+
+
+def test_packing_of_weights_leaves_the_loop():
+    def states(h, w, xs):
+        return ms.scan(lambda h, x: (ms.tanh(h @ w + x),) * 2, h, xs)[1]
+
+    program = lower(ms.jit(states).graph(normal(8, 64), normal(64, 64), normal(5, 8, 64)), native()).program
+    loop = next(i for i in program.instrs if isinstance(i, Repeat))
+    assert "pack" not in [k.name for k in kernels(loop.body)]
+    assert "pack" in [i.kernel.name for i in program.instrs if isinstance(i, Launch)]
+
+
+def test_forward_and_gradient_of_a_convolution_share_one_padded_array():
+    def loss(w, x):
+        return ms.sum(ms.conv(x, w, padding=1) ** 2)
+
+    graph = prepare(ms.jit(ms.grad(loss)).graph(normal(3, 3, 8, 16), normal(2, 8, 8, 8)))
+    assert sum(n.op.name == "pad" and n.inputs[0] is graph.inputs[1] for n in graph.nodes()) == 1
+    assert all(p == (0, 0) for n in graph.nodes() if n.op.name == "conv" for p in n.static["padding"])
+
+
+OPTIONS = ({"padding": 1}, {"padding": 1, "stride": 2}, {"padding": 2, "dilation": 2}, {"padding": ((-1, 2), (1, -1))})
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("size, channels", [(9, 8), (32, 16)])
+def test_gradients_of_windows_agree_with_the_reference(options, size, channels):
+    x, w = normal(4, size, size, channels), normal(3, 3, channels, 16)
+    gradient = ms.grad(lambda p: ms.sum(ms.conv(p[0], p[1], **options) ** 2) * 1e-3)
+    for compiled, eager in zip(ms.jit(gradient)((x, w)), gradient((x, w)), strict=True):
+        np.testing.assert_allclose(compiled, eager, rtol=1e-4, atol=1e-4 * float(ms.max(ms.abs(eager))))
