@@ -39,6 +39,7 @@ MIN_TASKS = 16
 ROW_TILES = 4  # row tiles whose left operand is copied at once, where it must be copied
 DEEP_BYTES = 64 << 10  # packed rows of a block of k that all row tiles of a task go through before the next block
 MIN_DEEP = 2048  # shorter chunks are not worth a kernel of their own for their sums
+IN_PLACE_STRIDE = 2048  # bytes between rows of a right operand up to which it is read without packing
 STRIP_ROWS = 3  # up to this many rows, packing costs more than it brings
 
 
@@ -219,19 +220,32 @@ class _Contraction:
         nr = vectors * LANES
         count = -(-self.n // nr)
         of_right = self._batch_of_right()
-        panels = Buffer("panels", self.dtype, math.prod(self.dims.domain[i] for i in of_right) * count * self.k * nr)
         kernels, between = self._steps()
-        kernels.append(self._pack(panels, nr, count, of_right))
+        panels = None
+        if not self._right_in_place(nr):
+            panels = Buffer("panels", self.dtype, math.prod(self.dims.domain[i] for i in of_right) * count * self.k * nr)
+            kernels.append(self._pack(panels, nr, count, of_right))
+            between = [*between, panels]
         if self._is_deep() and self._left_way(mr) in ("place", "bases"):
             parts, made = self._deep(panels, mr, vectors, count, of_right)
-            return [*kernels, *made], [*between, panels, parts]
-        return [*kernels, self._tile(panels, mr, vectors, count, of_right)], [*between, panels]
+            return [*kernels, *made], [*between, parts]
+        return [*kernels, self._tile(panels, mr, vectors, count, of_right)], between
 
     def _batch_of_right(self) -> list[int]:
         """The batch dims on which the right operand depends."""
         dims = [s.var(f"d{i}", n) for i, n in enumerate(self.dims.domain)]
         used = set(s.walk(self._product(dims, s.var("k", self.k))[1]))
         return [i for i in self.dims.batch if dims[i] in used]
+
+    def _right_in_place(self, nr: int) -> bool:
+        """Whether whole panels of the right operand lie in memory as the tiles read them, their rows not too far apart."""
+        n, k = s.var("n", self.n), s.var("k", self.k)
+        right = self._product(self.dims.index(s.var("b", self.batch), s.const(0, int64), n), k)[1]
+        if self.n % nr or right.op != "load" or len(right.args) > 1:
+            return False
+        terms, _ = s.affine(right.args[0])
+        alone = all(t is n or t is k or not {n, k} & set(s.walk(t)) for t in terms)
+        return alone and terms.get(n) == 1 and terms.get(k, 0) * self.dtype.itemsize <= IN_PLACE_STRIDE
 
     def _pack(self, panels: Buffer, nr: int, count: int, of_right: list[int]) -> Kernel:
         batch = math.prod(self.dims.domain[i] for i in of_right)
@@ -252,7 +266,7 @@ class _Contraction:
         inner = For(lane, s.const(0, int64), s.const(nr, int64), (Store((Write(panels, at, right),)),), "vector")
         return self.nest.kernel("pack", task.attr[1], task, (For(k, start, stop, (inner,)),), self.group)
 
-    def _tile(self, panels: Buffer, mr: int, vectors: int, count: int, of_right: list[int]) -> Kernel:
+    def _tile(self, panels: Buffer | None, mr: int, vectors: int, count: int, of_right: list[int]) -> Kernel:
         nr, dims = vectors * LANES, self.dims
         tiles = -(-self.m // mr)
         way = self._left_way(mr)
@@ -299,10 +313,12 @@ class _Contraction:
 
         return acc, i * (vectors * LANES) + v * LANES + lane, over
 
-    def _panel_at(self, panels: Buffer, place: tuple[Expr, Expr, Expr, Expr], extents: tuple[int, int],
+    def _panel_at(self, panels: Buffer | None, place: tuple[Expr, Expr, Expr, Expr], extents: tuple[int, int],
                   of_right: list[int]) -> Expr:
-        """The packed right operand of batch, panel, k and column. `extents`: panels, columns of one."""
+        """The right operand, packed or in place, of batch, panel, k and column. `extents`: panels, columns of one."""
         (b, panel, k, column), (count, nr), dims = place, extents, self.dims
+        if panels is None:
+            return self._product(dims.index(b, s.const(0, int64), panel * nr + column), k)[1]
         of_batch = dims.index(b, s.const(0, int64), s.const(0, int64))
         base = ravel([of_batch[d] for d in of_right],
                      tuple(dims.domain[d] for d in of_right)) if of_right else s.const(0, int64)
@@ -319,7 +335,7 @@ class _Contraction:
         """Whether the operands are long and the result small (the gradient of a window): chunks are then tasks of their own."""
         return self.k >= max(MIN_DEEP, self.m, self.n, 2 * self.m * self.n * self.chunks // (self.m + self.n))
 
-    def _deep(self, panels: Buffer, mr: int, vectors: int, count: int, of_right: list[int]) -> tuple[Buffer, list[Kernel]]:
+    def _deep(self, panels: Buffer | None, mr: int, vectors: int, count: int, of_right: list[int]) -> tuple[Buffer, list[Kernel]]:
         """A task is a chunk and a group of row tiles. It goes through k in blocks that stay in cache for all its tiles."""
         nr, tiles, way = vectors * LANES, -(-self.m // mr), self._left_way(mr)
         wide = -(-tiles // -(-MIN_TASKS // (self.batch * self.chunks)))
