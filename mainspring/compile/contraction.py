@@ -223,7 +223,8 @@ class _Contraction:
         kernels, between = self._steps()
         panels = None
         if not self._right_in_place(nr):
-            panels = Buffer("panels", self.dtype, math.prod(self.dims.domain[i] for i in of_right) * count * self.k * nr)
+            batch = math.prod(self.dims.domain[i] for i in of_right)
+            panels = Buffer("panels", self.dtype, batch * count * self.k * nr)
             kernels.append(self._pack(panels, nr, count, of_right))
             between = [*between, panels]
         if self._is_deep() and self._left_way(mr) in ("place", "bases"):
