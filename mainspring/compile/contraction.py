@@ -336,7 +336,8 @@ class _Contraction:
         """Whether the operands are long and the result small (the gradient of a window): chunks are then tasks of their own."""
         return self.k >= max(MIN_DEEP, self.m, self.n, 2 * self.m * self.n * self.chunks // (self.m + self.n))
 
-    def _deep(self, panels: Buffer | None, mr: int, vectors: int, count: int, of_right: list[int]) -> tuple[Buffer, list[Kernel]]:
+    def _deep(self, panels: Buffer | None, mr: int, vectors: int, count: int,
+              of_right: list[int]) -> tuple[Buffer, list[Kernel]]:
         """A task is a chunk and a group of row tiles. It goes through k in blocks that stay in cache for all its tiles."""
         nr, tiles, way = vectors * LANES, -(-self.m // mr), self._left_way(mr)
         wide = -(-tiles // -(-MIN_TASKS // (self.batch * self.chunks)))
