@@ -15,7 +15,7 @@ def normal(*shape):
 
 def test_packing_of_weights_leaves_the_loop():
     def states(h, w, xs):
-        return ms.scan(lambda h, x: (ms.tanh(h @ w + x),) * 2, h, xs)[1]
+        return ms.scan(lambda h, x: (ms.tanh(h @ w.T + x),) * 2, h, xs)[1]
 
     program = lower(ms.jit(states).graph(normal(8, 64), normal(64, 64), normal(5, 8, 64)), native()).program
     loop = next(i for i in program.instrs if isinstance(i, Repeat))
