@@ -71,9 +71,12 @@ class _Fast:
         leaves = self.take((args, kwargs))
         if leaves is None:
             return None
-        for leaf, wanted_type in zip(leaves, self.types, strict=True):
-            if not isinstance(leaf, Value) or (leaf._type is not wanted_type and leaf._type != wanted_type):
-                return None
+        try:
+            for leaf, wanted_type in zip(leaves, self.types, strict=True):
+                if leaf._type is not wanted_type and leaf._type != wanted_type:
+                    return None
+        except AttributeError:  # a leaf that is not a tensor
+            return None
         return leaves + list(self.trace.captured) if self.trace.captured else leaves
 
 

@@ -117,11 +117,14 @@ def new_value(data: Any, type_: TensorType, frame: Any = None) -> Value:
     return value
 
 
-def memory_value(memory: np.ndarray, address: int, type_: TensorType) -> Value:
-    """A concrete value whose elements lie at `address` within `memory`, which nobody else refers to there."""
-    value = object.__new__(_value_class)
-    value._held, value._type, value._frame, value._memory, value._address = None, type_, None, memory, address
-    return value
+def memory_values(memories: Iterable[np.ndarray], addresses: Iterable[int], types: Iterable[TensorType]) -> list[Value]:
+    """Concrete values whose elements lie at `addresses` within `memories`, which nobody else refers to there."""
+    new, kind, values = object.__new__, _value_class, []
+    for memory, address, type_ in zip(memories, addresses, types, strict=False):  # `memories` may repeat without end
+        value = new(kind)
+        value._held, value._type, value._frame, value._memory, value._address = None, type_, None, memory, address
+        values.append(value)
+    return values
 
 
 def current() -> Interpreter:

@@ -10,7 +10,9 @@ import ctypes
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -21,9 +23,9 @@ from mainspring.base.errors import CompileError
 from mainspring.compile.lower import Lowered, lower
 from mainspring.compile.program import describe
 from mainspring.compile.target import Target, native
-from mainspring.interpret.eager import wrap
+from mainspring.interpret.eager import escaped, wrap
 from mainspring.interpret.reference import run_reference
-from mainspring.ir.bind import Value, memory_value
+from mainspring.ir.bind import Value, memory_values
 from mainspring.ir.graph import Graph
 from mainspring.ir.text import show
 from mainspring.runtime import kernel_cache
@@ -52,6 +54,8 @@ def _memory(nbytes: int) -> tuple[np.ndarray, int]:
 
 def _address(value: Value) -> int:
     """Where the elements of `value` begin, dense and in row-major order."""
+    if value._frame is not None:
+        raise escaped("jit")
     array = value._data
     if not array.flags.c_contiguous or array.flags.writeable:
         array = value._held = np.array(array, order="C").reshape(array.shape)
@@ -77,9 +81,16 @@ class NativeExecutable:
         placed = {i for i, _ in self.small}
         self.large = [(i, t.nbytes) for i, t in enumerate(self.types) if i not in placed and self.aliases[i] is None]
         self.reused = [(i, alias) for i, alias in enumerate(self.aliases) if alias is not None]
+        self.plain = len(self.small) == len(self.types) and not donated  # every result lies in the shared memory
+        self.offsets = [offset for _, offset in self.small]
 
     def __call__(self, values: Sequence[Value]) -> list[Value]:
         addresses = [v._address or _address(v) for v in values]
+        if self.plain:
+            memory, start = _memory(self.shared)
+            places = [start + offset for offset in self.offsets]
+            self.program.run([*addresses, *places, *self.fixed])
+            return memory_values(repeat(memory), places, self.types)
         memories: list[Any] = [None] * len(self.types)
         places = [0] * len(self.types)
         if self.small:
@@ -93,13 +104,14 @@ class NativeExecutable:
         self.program.run([*addresses, *places, *self.fixed])
         for source in self.donated:  # only now: memory that no result took over is read until here
             values[source]._held, values[source]._memory, values[source]._address = None, None, 0
-        return [memory_value(m, a, t) for m, a, t in zip(memories, places, self.types, strict=True)]
+        return memory_values(memories, places, self.types)
 
     def _take_over(self, values: Sequence[Value], addresses: list[int], memories: list[Any], places: list[int]) -> None:
         """Donated memory that nobody else can see is used in place; what was seen, or came from outside, is copied once."""
+        twice = {a for a, count in Counter(addresses).items() if count > 1} if len(set(addresses)) < len(addresses) else ()
         for i, source in self.reused:
             value, address = values[source], addresses[source]
-            if value._held is not None or address % ALIGNMENT or addresses.count(address) > 1:
+            if value._held is not None or address % ALIGNMENT or address in twice:
                 memory, own = _memory(value._type.nbytes)
                 ctypes.memmove(own, address, value._type.nbytes)
                 memories[i], addresses[source] = memory, own
