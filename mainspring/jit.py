@@ -31,13 +31,6 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class _Static:
-    """A leaf that belongs to the guard."""
-
-    value: Any
-
-
-@dataclass
 class _Trace:
     """One traced signature. `holes`: leaves of the result that are not tensors, by position."""
 

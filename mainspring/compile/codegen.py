@@ -31,11 +31,6 @@ llvm.set_option("mainspring", "-disable-machine-licm")
 SPEED_LEVEL = 2
 
 
-def cache_key(target: Target) -> str:
-    """What an object depends on besides the text of its module."""
-    return f"llvm{'.'.join(map(str, llvm.llvm_version_info))}/O{SPEED_LEVEL}/{target.key}"
-
-
 def _machine(target: Target) -> llvm.TargetMachine:
     """A target machine of its own: LLVM's are not to be shared between threads."""
     return llvm.Target.from_triple(target.triple).create_target_machine(
@@ -91,11 +86,6 @@ def assembly(module: ir.Module | str, target: Target | None = None) -> str:
     """The assembly text of `module`, optimised for `target`."""
     parsed, machine = _optimised(module, target or native())
     return _emit(parsed, machine, as_object=False).decode()
-
-
-def optimised_text(module: ir.Module | str, target: Target | None = None) -> str:
-    """The LLVM text of `module` after optimisation for `target`."""
-    return str(_optimised(module, target or native())[0])
 
 
 class Loaded:

@@ -27,7 +27,6 @@ from mainspring.ops.movement import unravel
 from mainspring.types.shape import TensorType
 
 MAX_MEMBERS = 96
-MAX_READS = 48
 INLINE_DEPTH = 8  # elementwise nodes of single use that are computed inside the reduction that reads them
 AGAIN_FLOPS = 48  # work an element up to which a value of one reader is computed again rather than stored and read
 FEW_ROWS, SMALL = 16, 16384  # a row kernel has one task a row: with fewer rows than this, only small domains are fused

@@ -17,7 +17,6 @@ from mainspring.ops.movement import ravel, unravel
 from mainspring.types.dtype import int64
 from mainspring.types.shape import TensorType
 
-MOVING = {"read", "const", "var", "where"}
 VIRTUAL_READS = 4  # an op that reads more places than this for one element (a long concat) is worth a buffer
 FREE_FLOPS = 2  # what is made of indices alone is made anew by every reader up to this cost (a mask, not a table of cosines)
 LITERAL = 1  # elements of a constant that is written into the code

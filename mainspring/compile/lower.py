@@ -50,10 +50,10 @@ def prepare(graph: Graph) -> Graph:
     level = flags.verify()
     if level >= 1:
         verify(graph)
-    for _, pass_ in PASSES:
+    for name, pass_ in PASSES:
         graph = pass_(graph)
         if level >= 2:
-            verify(graph)
+            verify(graph, after=name)
     return graph
 
 

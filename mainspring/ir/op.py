@@ -19,7 +19,6 @@ from typing import Any
 from mainspring.base.errors import GraphError
 from mainspring.ir import scalar
 from mainspring.ir.scalar import Expr
-from mainspring.types.dtype import DType
 from mainspring.types.shape import Shape, TensorType
 
 Types = TensorType | tuple[TensorType, ...]
@@ -130,8 +129,3 @@ def map_space(body: Callable[..., Expr]) -> Callable[..., Space]:
         return Space(types[0].shape, element)
 
     return rule
-
-
-def same_dtype(types: tuple[TensorType, ...]) -> DType:
-    """The one dtype of `types`."""
-    return types[0].dtype

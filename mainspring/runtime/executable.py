@@ -22,7 +22,7 @@ from mainspring.base import flags
 from mainspring.base.errors import CompileError
 from mainspring.compile.lower import Lowered, lower
 from mainspring.compile.program import describe
-from mainspring.compile.target import Target, native
+from mainspring.compile.target import Target, chosen
 from mainspring.interpret.eager import escaped, wrap
 from mainspring.interpret.reference import run_reference
 from mainspring.ir.bind import Value, memory_values
@@ -177,9 +177,9 @@ def _make(graph: Graph, donated: tuple[int, ...], backend: str) -> Executable:
     if backend == "reference":
         return ReferenceExecutable(graph, donated)
     if backend == "python":
-        return PythonExecutable(graph, lower(graph, native(), donated), donated)
+        return PythonExecutable(graph, lower(graph, chosen(), donated), donated)
     started = time.perf_counter()
-    target = native()
+    target = chosen()
     key = kernel_cache.digest(f"graph {graph.digest} donated {donated}", target.key)
     stored = kernel_cache.get(key) if flags.debug() < 2 else None
     if stored is not None:

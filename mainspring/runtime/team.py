@@ -26,7 +26,6 @@ from mainspring.compile.target import native
 from mainspring.runtime import kernel_cache
 
 SPIN_NS = 50_000
-BARRIER_OFFSET = 0  # where in the state the address of the barrier stands
 _STATE_BYTES = 8 * 128
 
 # The state, one pair of cache lines each (bytes): 0 barrier, system call, spins (read only) · 128 word · 256 function and args

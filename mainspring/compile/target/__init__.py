@@ -11,6 +11,7 @@ from functools import cache
 
 import llvmlite.binding as llvm
 
+from mainspring.base import flags
 from mainspring.base.errors import ArgumentError
 from mainspring.types.dtype import DType
 
@@ -90,3 +91,12 @@ def by_name(name: str) -> Target:
         known = ", ".join(TARGETS)
         raise ArgumentError("target", "name", f"must be native or one of {known}", repr(name), "MS_TARGET=x86-64-v3")
     return TARGETS[name]
+
+
+def chosen() -> Target:
+    """The target that MS_TARGET names, whose code this process must be able to run."""
+    target = by_name(flags.target())
+    if target.triple.split("-")[0] != native().triple.split("-")[0]:
+        raise ArgumentError("MS_TARGET", "target", "must be of this machine's architecture, for its code runs here",
+                            f"{target.name} on {native().triple}", "MS_TARGET=native")
+    return target
