@@ -25,8 +25,9 @@ from dataclasses import dataclass
 from mainspring.compile.fuse import Group
 from mainspring.compile.inline import at_flat, space_of
 from mainspring.compile.loopnest import Nest, collapse, lets, value_ref
-from mainspring.compile.loops import LANES, Body, Buffer, For, Kernel, Let, Stmt, Store, Write, load
+from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, Store, Write, load
 from mainspring.compile.target import Target
+from mainspring.compile.tile import Tile, multiply_add
 from mainspring.ir import scalar as s
 from mainspring.ir.graph import Node
 from mainspring.ir.scalar import Expr
@@ -154,39 +155,31 @@ class _Contraction:
         strips = -(-last // (vectors * LANES))
         task = s.var("task", math.prod(domain[:-1]) * strips)
         outer = unravel(task // strips, domain[:-1]) if len(domain) > 1 else []
-        v, lane = s.var("v", vectors), s.var("lane", LANES)
-        place = [*outer, (task % strips) * (vectors * LANES) + v * LANES + lane]
+        tile = Tile(1, vectors, self.dtype)
+        place = [*outer, (task % strips) * tile.columns + tile.column]
         inside = s.compare("lt", place[-1], last)
-        acc = Buffer("acc", self.dtype, vectors * LANES, "register")
-        at = v * LANES + lane
-        factors = self._body(domain, place, k, inside)
-        step = Store((Write(acc, at, multiply_add(*factors, load(acc, at))),))
-
-        def over(*stmts: Stmt) -> For:
-            return For(v, s.const(0, int64), s.const(vectors, int64),
-                       (For(lane, s.const(0, int64), s.const(LANES, int64), stmts, "vector"),), "unroll")
-
-        parts = Buffer("parts", self.dtype, self.chunks * vectors * LANES, "scratch")
-        body = self._chained(k, over, acc, at, parts, (over(step),))
-        body.append(over(*self._finish(acc, at, parts, vectors * LANES, domain, place, inside)))
+        parts = Buffer("parts", self.dtype, self.chunks * tile.acc.size, "scratch")
+        body = self._chained(k, tile, parts, tile.set(multiply_add(*self._body(domain, place, k, inside), tile.value)))
+        body.append(tile.over(*self._finish(tile, parts, domain, place, inside)))
         flops = 2 * math.prod(domain) * self.k
         return self.nest.kernel("strip", task.attr[1], task, tuple(body), self.group,
-                                (acc, *([parts] if self.chunks > 1 else [])), flops)
+                                (tile.acc, *([parts] if self.chunks > 1 else [])), flops)
 
-    def _chained(self, k: Expr, over: Callable[..., For], acc: Buffer, at: Expr, parts: Buffer, step: Body) -> list[Stmt]:
+    def _chained(self, k: Expr, tile: Tile, parts: Buffer, step: Stmt) -> list[Stmt]:
         """The chains over k: one, or one a chunk, whose results go to `parts`."""
-        clear = over(Store((Write(acc, at, s.const(0, self.dtype)),)))
         if self.chunks == 1:
-            return [clear, For(k, s.const(0, int64), s.const(self.k, int64), step)]
+            return [tile.clear(), For(k, s.const(0, int64), s.const(self.k, int64), (step,))]
         c = s.var("c", self.chunks)
         stop = (c + 1) * self.chunk if self.k % self.chunks == 0 else s.apply("min", (c + 1) * self.chunk, self.k)
-        keep = over(Store((Write(parts, c * acc.size + at, load(acc, at)),)))
-        return [For(c, s.const(0, int64), s.const(self.chunks, int64), (clear, For(k, c * self.chunk, stop, step), keep))]
+        keep = tile.over(Store((Write(parts, c * tile.acc.size + tile.place, tile.value),)))
+        return [For(c, s.const(0, int64), s.const(self.chunks, int64),
+                    (tile.clear(), For(k, c * self.chunk, stop, (step,)), keep))]
 
-    def _finish(self, acc: Buffer, at: Expr, parts: Buffer, size: int, domain: tuple[int, ...], place: Sequence[Expr],
+    def _finish(self, tile: Tile, parts: Buffer, domain: tuple[int, ...], place: Sequence[Expr],
                 inside: Expr) -> list[Stmt]:
         """Sum the chunks, then the epilogue and the stores of one element."""
-        total = load(acc, at) if self.chunks == 1 else tree([load(parts, at + c * size) for c in range(self.chunks)])
+        total = tile.value if self.chunks == 1 else tree([load(parts, tile.place + c * tile.acc.size)
+                                                          for c in range(self.chunks)])
         return [Let(self.refs[self.root], s.cast(total, self.root.dtype)), *self._epilogue(domain, place, inside)]
 
     def _epilogue(self, domain: tuple[int, ...], place: Sequence[Expr], inside: Expr | None = None) -> list[Stmt]:
@@ -278,41 +271,28 @@ class _Contraction:
         groups, blocks = -(-count // wide), -(-tiles // deep)
         task = s.var("task", self.batch * groups * blocks)
         b, first, block = task // (groups * blocks), (task // blocks) % groups * wide, task % blocks
-        i, v, lane = s.var("i", mr), s.var("v", vectors), s.var("lane", LANES)
-        k, panel = s.var("k", self.k), s.var("panel", count)
+        k, panel, reg = s.var("k", self.k), s.var("panel", count), Tile(mr, vectors, self.dtype)
         inner = s.var("tile", deep) if deep > 1 else s.const(0, int64)
         inners = s.const(deep, int64) if tiles % deep == 0 else s.apply("min", s.const(deep, int64), tiles - block * deep)
         tile = block * deep + inner
-        m, n = tile * mr + i, panel * nr + v * LANES + lane
-        left, prepare, scratch = self._left_rows(way, b, (block * deep, inner, inners), (deep, mr), i, k)
-        acc, at, over = self._accumulators(mr, vectors, i, v, lane)
-        right = self._panel_at(panels, (b, panel, k, v * LANES + lane), (count, nr), of_right)
+        m, n = tile * mr + reg.i, panel * nr + reg.column
+        left, prepare, scratch = self._left_rows(way, b, (block * deep, inner, inners), (deep, mr), reg.i, k)
+        right = self._panel_at(panels, (b, panel, k, reg.column), (count, nr), of_right)
         parts = Buffer("parts", self.dtype, self.chunks * mr * nr, "scratch")
-        body = self._chained(k, over, acc, at, parts, (over(self._step(acc, at, left, right)),))
+        body = self._chained(k, reg, parts, self._step(reg, left, right))
         plain = self.chunks == 1 and len(self.group.members) == 1
         if plain:
             inside = s.both(s.compare("lt", m, self.m), s.compare("lt", n, self.n))
-            body.append(over(*self._finish(acc, at, parts, mr * nr, dims.domain, dims.index(b, m, n), inside)))
+            body.append(reg.over(*self._finish(reg, parts, dims.domain, dims.index(b, m, n), inside)))
         else:
-            body += self._by_rows(over, acc, at, parts, (mr, nr), (b, tile, panel))
+            body += self._by_rows(reg, parts, (b, tile, panel))
         if deep > 1:
             body = [For(inner, s.const(0, int64), inners, tuple(body))]
         stop = s.const(count, int64) if groups == 1 else s.apply("min", first + wide, count)
         loop = For(panel, first, stop, tuple(body))
         extra = ([] if plain else [parts]) + scratch
-        return self.nest.kernel("tile", task.attr[1], task, (*prepare, loop), self.group, (acc, *extra),
+        return self.nest.kernel("tile", task.attr[1], task, (*prepare, loop), self.group, (reg.acc, *extra),
                                 2 * self.batch * self.m * self.n * self.k)
-
-    def _accumulators(self, mr: int, vectors: int, i: Expr, v: Expr, lane: Expr) -> tuple[Buffer, Expr, Callable[..., For]]:
-        """(registers of a tile, the place of row i, vector v, lane; the loop over all of them)."""
-        acc = Buffer("acc", self.dtype, mr * vectors * LANES, "register")
-
-        def over(*stmts: Stmt) -> For:
-            lanes = For(lane, s.const(0, int64), s.const(LANES, int64), stmts, "vector")
-            return For(i, s.const(0, int64), s.const(mr, int64),
-                       (For(v, s.const(0, int64), s.const(vectors, int64), (lanes,), "unroll"),), "unroll")
-
-        return acc, i * (vectors * LANES) + v * LANES + lane, over
 
     def _panel_at(self, panels: Buffer | None, place: tuple[Expr, Expr, Expr, Expr], extents: tuple[int, int],
                   of_right: list[int]) -> Expr:
@@ -325,10 +305,9 @@ class _Contraction:
                      tuple(dims.domain[d] for d in of_right)) if of_right else s.const(0, int64)
         return load(panels, ((base * count + panel) * self.k + k) * nr + column)
 
-    def _step(self, acc: Buffer, at: Expr, left: Expr, right: Expr) -> Store:
+    def _step(self, tile: Tile, left: Expr, right: Expr) -> Stmt:
         """acc += left · right."""
-        pair = (right, left) if self.dims.swapped else (left, right)
-        return Store((Write(acc, at, multiply_add(*pair, load(acc, at))),))
+        return tile.step(*((right, left) if self.dims.swapped else (left, right)))
 
     # ------------------------------------------------------------------------------------------------ deep tiles
 
@@ -345,28 +324,26 @@ class _Contraction:
         block = min(self.chunk, max(64, DEEP_BYTES // (count * nr * self.dtype.itemsize)))
         task = s.var("task", self.batch * self.chunks * groups)
         b, c, first = task // (self.chunks * groups), (task // groups) % self.chunks, task % groups * wide
-        i, v, lane = s.var("i", mr), s.var("v", vectors), s.var("lane", LANES)
-        k, panel = s.var("k", self.k), s.var("panel", count)
+        k, panel, reg = s.var("k", self.k), s.var("panel", count), Tile(mr, vectors, self.dtype)
         turn, tile = s.var("block", -(-self.chunk // block)), s.var("tile", tiles)
-        left, prepare, scratch = self._left_rows(way, b, (tile, s.const(0, int64), s.const(1, int64)), (1, mr), i, k)
-        acc, at, over = self._accumulators(mr, vectors, i, v, lane)
-        right = self._panel_at(panels, (b, panel, k, v * LANES + lane), (count, nr), of_right)
+        left, prepare, scratch = self._left_rows(way, b, (tile, s.const(0, int64), s.const(1, int64)), (1, mr), reg.i, k)
+        right = self._panel_at(panels, (b, panel, k, reg.column), (count, nr), of_right)
         parts = Buffer("parts", self.dtype, self.batch * self.chunks * tiles * count * mr * nr)
 
         def home(b: Expr, tile: Expr, panel: Expr, c: Expr | int, place: Expr) -> Expr:
             return (((b * self.chunks + c) * tiles + tile) * count + panel) * (mr * nr) + place
 
-        where = home(b, tile, panel, c, at)
+        where = home(b, tile, panel, c, reg.place)
         begin = c * self.chunk + turn * block
         end = begin + block if self.k == self.chunks * self.chunk and self.chunk % block == 0 else \
             s.apply("min", s.apply("min", begin + block, (c + 1) * self.chunk), self.k)
-        chain = (over(Store((Write(acc, at, load(parts, where, s.compare("lt", 0, turn))),))),
-                 For(k, begin, end, (over(self._step(acc, at, left, right)),)),
-                 over(Store((Write(parts, where, load(acc, at)),))))
+        chain = (reg.set(load(parts, where, s.compare("lt", 0, turn))),
+                 For(k, begin, end, (self._step(reg, left, right),)),
+                 reg.over(Store((Write(parts, where, reg.value),))))
         stop = first + wide if tiles % wide == 0 else s.apply("min", first + wide, tiles)
         loop = For(tile, first, stop, (*prepare, For(panel, s.const(0, int64), s.const(count, int64), chain)))
         body = (For(turn, s.const(0, int64), s.const(turn.attr[1], int64), (loop,)),)
-        product = self.nest.kernel("deep", task.attr[1], task, body, self.group, (acc, *scratch),
+        product = self.nest.kernel("deep", task.attr[1], task, body, self.group, (reg.acc, *scratch),
                                    2 * self.batch * self.m * self.n * self.k)
         task = s.var("task", self.batch * tiles)
         b, row_tile = task // tiles, task % tiles
@@ -375,12 +352,11 @@ class _Contraction:
         body = (For(panel, s.const(0, int64), s.const(count, int64), (finish,)),)
         return parts, [product, self.nest.kernel("finish", task.attr[1], task, body, self.group)]
 
-    def _by_rows(self, over: Callable[..., For], acc: Buffer, at: Expr, parts: Buffer, tile: tuple[int, int],
-                 place: tuple[Expr, Expr, Expr]) -> list[Stmt]:
+    def _by_rows(self, tile: Tile, parts: Buffer, place: tuple[Expr, Expr, Expr]) -> list[Stmt]:
         """The epilogue of a tile, which lies in the first-level cache by now."""
-        keep = [] if self.chunks > 1 else [over(Store((Write(parts, at, load(acc, at)),)))]
-        mr, nr = tile
-        return [*keep, self._finish_rows(lambda i, j, c: load(parts, i * nr + j + c * mr * nr), tile, place)]
+        keep = [] if self.chunks > 1 else [tile.over(Store((Write(parts, tile.place, tile.value),)))]
+        mr, nr = tile.rows, tile.columns
+        return [*keep, self._finish_rows(lambda i, j, c: load(parts, i * nr + j + c * mr * nr), (mr, nr), place)]
 
     def _finish_rows(self, part: Callable[[Expr, Expr, int], Expr], tile: tuple[int, int],
                      place: tuple[Expr, Expr, Expr]) -> For:
@@ -469,11 +445,6 @@ def _apart(x: Expr, k: Expr) -> tuple[Expr, Expr] | None:
         else:
             return None
     return rest, along
-
-
-def multiply_add(a: Expr, b: Expr, c: Expr) -> Expr:
-    """a·b + c, fused for floats."""
-    return s.apply("fma", a, b, c) if c.dtype.kind == "float" else s.apply("add", s.apply("mul", a, b), c)
 
 
 def tree(values: list[Expr]) -> Expr:

@@ -36,7 +36,7 @@ from mainspring.types.shape import TensorType
 BYTES_PER_NS, FLOPS_PER_NS = 8.0, 30.0  # rough rates of one core, to tell small programs from large ones
 
 PASSES = (
-    ("inline", simplify.inline),
+    ("inline", lambda graph: simplify.inline(graph, frozenset(TEMPLATES))),
     ("simplify", simplify.simplify),
     ("fold constants", simplify.fold_constants),
     ("split reductions", simplify.split_reductions),
@@ -208,7 +208,8 @@ class _Region:
         outs = tuple(Buffer(f"out{i}", t.dtype, t.size) for i, t in enumerate(types))
         self.view_of.update(zip(outs, results, strict=True))
         ins = tuple(self.buffer(n) for n in node.inputs)
-        call = Call(ins, outs, tuple(n.type for n in node.inputs), types, node.static)  # type: ignore[misc]
+        call = Call(ins, outs, tuple(n.type for n in node.inputs), types, node.static,  # type: ignore[misc]
+                    self.lowering.target)
         kernels = TEMPLATES[node.op.name](call)
         for buffer in call.temporaries:
             self.view_of[buffer] = View(Slot(buffer.size * buffer.dtype.itemsize))

@@ -14,19 +14,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mainspring.compile.loops import Buffer, Kernel
+from mainspring.compile.target import Target
 from mainspring.types.dtype import DType
 from mainspring.types.shape import TensorType
 
 
 @dataclass
 class Call:
-    """One application to be lowered: buffers and types of operands and results, and the static parameters."""
+    """One application to be lowered: buffers and types of operands and results, the static parameters, and for what machine."""
 
     inputs: tuple[Buffer, ...]
     outputs: tuple[Buffer, ...]
     input_types: tuple[TensorType, ...]
     output_types: tuple[TensorType, ...]
     static: dict[str, Any]
+    target: Target
     temporaries: list[Buffer] = field(default_factory=list)
 
     def temporary(self, name: str, dtype: DType, size: int) -> Buffer:

@@ -6,7 +6,7 @@ import pytest
 import mainspring as ms
 from mainspring.compile.lower import lower, prepare
 from mainspring.compile.program import Launch, Repeat, kernels
-from mainspring.compile.target import native
+from mainspring.compile.target import by_name
 
 
 def normal(*shape):
@@ -18,7 +18,7 @@ def test_packing_of_weights_leaves_the_loop():
         return ms.scan(lambda h, x: (ms.tanh(h @ w + x),) * 2, h, xs)[1]
 
     # 48 columns are one and a half panels, so the weights have to be packed
-    program = lower(ms.jit(states).graph(normal(8, 48), normal(48, 48), normal(5, 8, 48)), native()).program
+    program = lower(ms.jit(states).graph(normal(8, 48), normal(48, 48), normal(5, 8, 48)), by_name("x86-64-v4")).program
     loop = next(i for i in program.instrs if isinstance(i, Repeat))
     assert "pack" not in [k.name for k in kernels(loop.body)]
     assert "pack" in [i.kernel.name for i in program.instrs if isinstance(i, Launch)]

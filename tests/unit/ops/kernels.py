@@ -65,7 +65,7 @@ def run_template(name: str, *arrays: np.ndarray, compiler: Callable[[Kernel], An
     ins = tuple(Buffer(f"in{i}", t.dtype, t.size) for i, t in enumerate(types))
     results = tuple(Buffer(f"out{i}", t.dtype, t.size) for i, t in enumerate(outs))
     flat = {b: a.ravel() for b, a in zip(ins, arrays, strict=True)} | {b: np.zeros(b.size, b.dtype.numpy) for b in results}
-    for kernel in TEMPLATES[name](Call(ins, results, types, outs, static)):
+    for kernel in TEMPLATES[name](Call(ins, results, types, outs, static, native_target())):
         run = compiler(kernel)
         for task in reversed(range(kernel.tasks)):
             run(*[flat[p] for p in kernel.params], task, task + 1)

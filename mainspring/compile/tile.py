@@ -1,0 +1,78 @@
+"""The register tile: rows × vectors·LANES accumulators that stay in registers while k runs.
+
+With this you can write the inner loop of a product: `clear`, then for each k `step` (acc += left · right), then read `value` of
+each accumulator inside `over`. Contractions, attention and recurrent layers are made of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mainspring.compile.loops import LANES, Buffer, For, Stmt, Store, Write, load
+from mainspring.ir import scalar as s
+from mainspring.ir.scalar import Expr
+from mainspring.types.dtype import DType, int64
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """`rows` × `vectors`·LANES accumulators of `dtype`. Inside `over`, an accumulator is at row `i`, `column`."""
+
+    rows: int
+    vectors: int
+    dtype: DType
+    name: str = "acc"
+    acc: Buffer = field(init=False)
+    i: Expr = field(init=False)
+    v: Expr = field(init=False)
+    lane: Expr = field(init=False)
+
+    def __post_init__(self) -> None:
+        places = {"acc": Buffer(self.name, self.dtype, self.rows * self.columns, "register"),
+                  "i": s.var(f"{self.name}_i", self.rows), "v": s.var(f"{self.name}_v", self.vectors),
+                  "lane": s.var(f"{self.name}_lane", LANES)}
+        for name, value in places.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def columns(self) -> int:
+        """Columns of the tile."""
+        return self.vectors * LANES
+
+    @property
+    def column(self) -> Expr:
+        """The column of an accumulator."""
+        return self.v * LANES + self.lane
+
+    @property
+    def place(self) -> Expr:
+        """The position of an accumulator, row by row: its place in any copy of the tile."""
+        return self.i * self.columns + self.v * LANES + self.lane
+
+    @property
+    def value(self) -> Expr:
+        """The accumulator."""
+        return load(self.acc, self.place)
+
+    def over(self, *stmts: Stmt) -> For:
+        """`stmts` for each accumulator."""
+        lanes = For(self.lane, s.const(0, int64), s.const(LANES, int64), stmts, "vector")
+        return For(self.i, s.const(0, int64), s.const(self.rows, int64),
+                   (For(self.v, s.const(0, int64), s.const(self.vectors, int64), (lanes,), "unroll"),), "unroll")
+
+    def set(self, value: Expr) -> For:
+        """acc = value."""
+        return self.over(Store((Write(self.acc, self.place, value),)))
+
+    def clear(self) -> For:
+        """acc = 0."""
+        return self.set(s.const(0, self.dtype))
+
+    def step(self, left: Expr, right: Expr) -> For:
+        """acc += left · right: `left` of row `i`, `right` of `column`, at one k."""
+        return self.set(multiply_add(left, right, self.value))
+
+
+def multiply_add(a: Expr, b: Expr, c: Expr) -> Expr:
+    """a·b + c, fused for floats."""
+    return s.apply("fma", a, b, c) if c.dtype.kind == "float" else s.apply("add", s.apply("mul", a, b), c)
