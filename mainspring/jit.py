@@ -23,11 +23,12 @@ from mainspring.interpret.staged import is_tracing, trace
 from mainspring.ir.bind import Value, context
 from mainspring.ir.graph import Graph
 from mainspring.ops.control import call_graph
-from mainspring.runtime import build, eager_kernels
+from mainspring.runtime import build, eager_kernels, profile
 from mainspring.types.shape import TensorType
 
 if TYPE_CHECKING:
     from mainspring.runtime.executable import Executable
+    from mainspring.runtime.profiler import Profile
 
 
 @dataclass
@@ -121,6 +122,14 @@ class Jitted:
         leaves, treedef = tree.flatten((dynamic, named))
         values, _ = _signature(leaves)
         return self._trace(leaves, values, treedef, statics, dynamic).graph
+
+    def profile(self, *args: Any, runs: int = 10, **kwargs: Any) -> Profile:
+        """Where the time of a call with these arguments goes, kernel by kernel. They stay valid."""
+        statics, dynamic, named = self._separate(args, kwargs)
+        leaves, treedef = tree.flatten((dynamic, named))
+        values, _ = _signature(leaves)
+        found = self._trace(leaves, values, treedef, statics, dynamic)
+        return profile(found.graph, [*[v for v in values if v is not None], *found.captured], found.donated, runs)
 
     # ---------------------------------------------------------------------------------------------------- parts
 

@@ -10,6 +10,8 @@ of params, with a constant table of what to launch on what. The thread's frame, 
 
     frame := bases, arena, scratch, tid, n, 0, offset*       one offset for each distinct `strides` of a Ref
     table := place of the kernel, tasks, (base, offset in bytes, place in the frame of a further offset)*
+
+In a timed program the table ends with the place in the table of cycles, and a launch adds to it what it took.
 """
 
 from __future__ import annotations
@@ -20,7 +22,19 @@ from typing import Any
 from llvmlite import ir
 
 from mainspring.compile.loops import Kernel
-from mainspring.compile.program import ARENA, Barrier, Branch, Instr, Launch, Loop, Program, Ref, Repeat
+from mainspring.compile.program import (
+    ARENA,
+    TIMED_THREADS,
+    Barrier,
+    Branch,
+    Instr,
+    Launch,
+    Loop,
+    Program,
+    Ref,
+    Repeat,
+    launches,
+)
 
 PTR, I64, I8, VOID = ir.PointerType(), ir.IntType(64), ir.IntType(8), ir.VoidType()
 PROGRAM_TYPE = ir.FunctionType(VOID, [PTR, PTR, PTR, PTR, I64, I64])
@@ -88,15 +102,7 @@ def _load(builder: ir.IRBuilder, pointer: ir.Value, place: ir.Value | int, kind:
 
 def _strides(instrs: tuple[Instr, ...]) -> Iterator[Strides]:
     """The strides of every Ref of every launch, that of a Ref which stays put excepted."""
-    for instr in instrs:
-        if isinstance(instr, Launch):
-            yield from (r.strides for r in instr.refs if r.strides)
-        elif isinstance(instr, Repeat):
-            yield from _strides(instr.body)
-        elif isinstance(instr, Loop):
-            yield from _strides(instr.test + instr.body)
-        elif isinstance(instr, Branch):
-            yield from _strides(instr.then + instr.other)
+    return (r.strides for launch in launches(instrs) for r in launch.refs if r.strides)
 
 
 class _Emitter:
@@ -109,6 +115,8 @@ class _Emitter:
         self.bases, self.arena, scratch, self.team, tid, self.n = self.function.args
         self.offsets = {s: _OFFSETS + i for i, s in enumerate(dict.fromkeys(_strides(program.instrs)))}
         self.launchers: dict[int, ir.Function] = {}
+        self.cycles = program.bases - 1 if program.timed else None  # the base of the table of cycles
+        self.launched = 0
         self.counters: dict[str, ir.Value] = {}
         self.builder = builder = ir.IRBuilder(self.function.append_basic_block("entry"))
         self.frame = _opaque(builder.alloca(ir.ArrayType(I64, _OFFSETS + len(self.offsets))))
@@ -127,6 +135,9 @@ class _Emitter:
         words = [self.index[instr.kernel], instr.kernel.tasks]
         for r in instr.refs:
             words += [r.base, r.offset, self.offsets[r.strides] if r.strides else _ZERO]
+        if self.cycles is not None:
+            words.append(self.launched * TIMED_THREADS)
+        self.launched += 1
         name = self.module.get_unique_name(f"{self.name}_launch")
         constant = ir.GlobalVariable(self.module, ir.ArrayType(I64, len(words)), name)
         constant.linkage, constant.global_constant = "internal", True
@@ -223,10 +234,27 @@ class _Emitter:
             with builder.if_then(builder.icmp_unsigned("<", begin, end)):
                 pointers = [_pointer(builder, what, frame, 2 + 3 * i) for i in range(params)]
                 kernel = _load(builder, kernels, _load(builder, what, 0), kernel_type(params).as_pointer())
-                builder.call(kernel, [*pointers, _load(builder, frame, _SCRATCH, PTR), begin, end])
+                operands = [*pointers, _load(builder, frame, _SCRATCH, PTR), begin, end]
+                if self.cycles is None:
+                    builder.call(kernel, operands)
+                else:
+                    self.timed(builder, kernel, operands, _load(builder, what, 2 + 3 * params), frame)
             builder.ret_void()
             self.launchers[params] = function
         return self.launchers[params]
+
+    def timed(self, builder: ir.IRBuilder, kernel: ir.Value, operands: list[ir.Value], place: ir.Value,
+              frame: ir.Value) -> None:
+        """The call, and the cycles that it took added to those of this launch and thread."""
+        clock = self.module.globals.get("llvm.readcyclecounter") or ir.Function(
+            self.module, ir.FunctionType(I64, []), "llvm.readcyclecounter")
+        before = builder.call(clock, [])
+        builder.call(kernel, operands)
+        taken = builder.sub(builder.call(clock, []), before)
+        thread = builder.urem(_load(builder, frame, _TID), I64(TIMED_THREADS))
+        table = _load(builder, _load(builder, frame, _BASES, PTR), self.cycles, PTR)
+        at = _at(builder, table, builder.add(place, thread))
+        builder.store(builder.add(builder.load(at, typ=I64), taken), at)
 
 
 def _pointer(builder: ir.IRBuilder, what: ir.Value, frame: ir.Value, place: int) -> ir.Value:

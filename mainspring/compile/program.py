@@ -10,13 +10,14 @@ after a barrier, so every thread takes the same way.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from mainspring.compile.loops import Kernel, show_kernel
 
 ARENA = -1
+TIMED_THREADS = 64
 
 
 @dataclass(frozen=True)
@@ -81,27 +82,33 @@ class Program:
     """A whole executable. `bases`: number of entries of the pointer table; `arena`: bytes of workspace (64-aligned).
 
     `work` estimates the cost of one run in nanoseconds on one core; a small program runs on the caller's thread alone.
+    A `timed` program has one more base, a table of TIMED_THREADS int64 for each launch in order (`launches`), to which every
+    thread adds the cycles that it spends in the kernel.
     """
 
     instrs: tuple[Instr, ...]
     bases: int
     arena: int
     work: float
+    timed: bool = False
+
+
+def launches(instrs: tuple[Instr, ...]) -> Iterator[Launch]:
+    """Every launch, in the order of the text."""
+    for instr in instrs:
+        if isinstance(instr, Launch):
+            yield instr
+        elif isinstance(instr, Repeat):
+            yield from launches(instr.body)
+        elif isinstance(instr, Loop):
+            yield from launches(instr.test + instr.body)
+        elif isinstance(instr, Branch):
+            yield from launches(instr.then + instr.other)
 
 
 def kernels(instrs: tuple[Instr, ...]) -> list[Kernel]:
     """Every distinct kernel, in order of first launch."""
-    found: dict[Kernel, None] = {}
-    for instr in instrs:
-        if isinstance(instr, Launch):
-            found[instr.kernel] = None
-        elif isinstance(instr, (Repeat,)):
-            found.update(dict.fromkeys(kernels(instr.body)))
-        elif isinstance(instr, Loop):
-            found.update(dict.fromkeys(kernels(instr.test + instr.body)))
-        elif isinstance(instr, Branch):
-            found.update(dict.fromkeys(kernels(instr.then + instr.other)))
-    return list(found)
+    return list(dict.fromkeys([launch.kernel for launch in launches(instrs)]))
 
 
 def describe(instrs: tuple[Instr, ...], loops: bool = False, indent: str = "") -> str:
