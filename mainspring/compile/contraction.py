@@ -22,10 +22,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mainspring.compile.canonical import canonical
+from mainspring.compile.choose import Decide, Site, problem
 from mainspring.compile.fuse import Group
 from mainspring.compile.inline import at_flat, space_of
 from mainspring.compile.loopnest import Nest, collapse, lets, value_ref
 from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, Store, Write, load
+from mainspring.compile.sites import Product, product_site
 from mainspring.compile.target import Target
 from mainspring.compile.tile import Tile, multiply_add
 from mainspring.ir import scalar as s
@@ -78,14 +81,14 @@ class Dims:
         return [place[i] for i in range(len(self.domain))]
 
 
-def contraction_kernels(nest: Nest, group: Group, target: Target) -> tuple[list[Kernel], list[Buffer]]:
+def contraction_kernels(nest: Nest, group: Group, target: Target, decide: Decide) -> tuple[list[Kernel], list[Buffer]]:
     """The kernels of a contract group, in order, and the buffers that live between them."""
-    return _Contraction(nest, group, target).kernels()
+    return _Contraction(nest, group, target, decide).kernels()
 
 
 class _Contraction:
-    def __init__(self, nest: Nest, group: Group, target: Target):
-        self.nest, self.group, self.target = nest, group, target
+    def __init__(self, nest: Nest, group: Group, target: Target, decide: Decide):
+        self.nest, self.group, self.target, self.decide = nest, group, target, decide
         self.root = group.members[0]
         space = space_of(self.root)
         assert space is not None
@@ -208,8 +211,22 @@ class _Contraction:
             return -(-self.m // -(-self.m // most)), vectors
         return next((mr for mr in even if self._left_way(mr) != "bases"), even[0]), vectors
 
+    def _problem(self) -> str:
+        """The contraction as text in which names do not matter."""
+        domain, k = self.dims.domain, s.var("k", self.k)
+        dims = [s.var(f"d{i}", n) for i, n in enumerate(domain)]
+        left, right = self._product(dims, k)
+        body = (Let(s.ref("a", left.dtype), left), Let(s.ref("b", right.dtype), right), *self._epilogue(domain, dims))
+        text = canonical(self.nest.kernel("problem", 1, s.var("task", 1), body, self.group))
+        return problem(f"{self.batch}x{self.m}x{self.n}x{self.k} {self.dtype.name}", text)
+
+    def _site(self, default: tuple[int, int]) -> Site:
+        return product_site(Product(self._problem(), self.batch, self.m, self.n, self.k, self.chunks, self.dtype,
+                                    len(self.group.members), self._left_way, self._right_in_place), self.target, default)
+
     def _tiled(self) -> tuple[list[Kernel], list[Buffer]]:
-        mr, vectors = self._tile_shape()
+        heuristic = self._tile_shape()
+        mr, vectors = self.decide(heuristic, lambda: self._site(heuristic))
         nr = vectors * LANES
         count = -(-self.n // nr)
         of_right = self._batch_of_right()

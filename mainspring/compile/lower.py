@@ -8,14 +8,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from mainspring.base import flags
 from mainspring.base.errors import CompileError
 from mainspring.compile import simplify
+from mainspring.compile.choose import HEURISTIC, Chooser, Decide, Decision
 from mainspring.compile.contraction import contraction_kernels
 from mainspring.compile.donate import reuse_donated
 from mainspring.compile.fuse import Fuser, Group
@@ -59,23 +61,44 @@ def prepare(graph: Graph) -> Graph:
 
 @dataclass
 class Lowered:
-    """A program, the constant arrays behind its last bases, and for each output the donated input it lives in (or None)."""
+    """A program, the constant arrays behind its last bases, and for each output the donated input it lives in (or None).
+
+    `works` are the pieces in which something was decided; none under the heuristic, which is not asked.
+    """
 
     program: Program
     constants: list[np.ndarray]
     aliases: list[int | None]
+    works: list[Work]
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """All that was decided, in order."""
+        return [d for work in self.works for d in work.decisions]
 
 
-def lower(graph: Graph, target: Target, donated: Sequence[int] = ()) -> Lowered:
-    """Compile `graph` down to a program. Bases: inputs, then outputs, then constants."""
-    lowering = _Lowering(target, len(graph.inputs) + len(graph.outputs))
+Made = tuple[list[Kernel], list[Buffer]]  # kernels, to be run in order, and the buffers that live between them
+
+
+@dataclass(frozen=True)
+class Work:
+    """A piece of a program: what was decided in it, and how to make it with other decisions."""
+
+    decisions: tuple[Decision, ...]
+    make: Callable[[Decide], Made]
+
+
+def lower(graph: Graph, target: Target, donated: Sequence[int] = (), chooser: Chooser = HEURISTIC) -> Lowered:
+    """Compile `graph` down to a program, as `chooser` decides. Bases: inputs, then outputs, then constants."""
+    lowering = _Lowering(target, len(graph.inputs) + len(graph.outputs), chooser)
     inputs = [Slot(t.nbytes, i) for i, t in enumerate(graph.input_types)]
     outputs = [Slot(t.nbytes, len(inputs) + i) for i, t in enumerate(graph.output_types)]
     steps = lowering.region(graph, [View(x) for x in inputs], [View(x) for x in outputs])
     types = dict(zip([*inputs, *outputs], [*graph.input_types, *graph.output_types], strict=True))
     steps, aliases = reuse_donated(steps, [inputs[i] for i in donated], outputs, types)
     program = plan(steps, lowering.bases, lowering.work)
-    return Lowered(program, lowering.constants, [None if a is None else inputs.index(a) for a in aliases])
+    reused = [None if a is None else inputs.index(a) for a in aliases]
+    return Lowered(program, lowering.constants, reused, lowering.works)
 
 
 @dataclass
@@ -84,7 +107,9 @@ class _Lowering:
 
     target: Target
     bases: int
+    chooser: Chooser
     work: float = 0.0
+    works: list[Work] = field(default_factory=list)
     constants: list[np.ndarray] = field(default_factory=list)
     slots: dict[Node, Slot] = field(default_factory=dict)
     counter: int = 0
@@ -173,20 +198,25 @@ class _Region:
     def _group(self, nest: Nest, group: Group) -> None:
         if group.kind == "template":
             self._template(group.members[0])
-        elif group.size == 0:
-            return
-        elif group.kind == "map":
-            self.run(map_kernel(nest, group))
-        elif group.kind == "row":
-            self.run(row_kernel(nest, group))
-        elif group.kind == "reduce" or math.prod(x for n in group.members[0].inputs for x in n.shape) == 0:
-            self.run(reduce_kernel(nest, group))
-        else:
-            kernels, between = contraction_kernels(nest, group, self.lowering.target)
+        elif group.size:
+            make = partial(self._make, nest, group)
+            decide = Decide(self.lowering.chooser)
+            kernels, between = make(decide)
+            if decide.made:
+                self.lowering.works.append(Work(tuple(decide.made), make))
             for buffer in between:
                 self.view_of[buffer] = View(Slot(buffer.size * buffer.dtype.itemsize))
             for kernel in kernels:
                 self.run(kernel)
+
+    def _make(self, nest: Nest, group: Group, decide: Decide) -> Made:
+        if group.kind == "map":
+            return [map_kernel(nest, group)], []
+        if group.kind == "row":
+            return [row_kernel(nest, group)], []
+        if group.kind == "reduce" or math.prod(x for n in group.members[0].inputs for x in n.shape) == 0:
+            return [reduce_kernel(nest, group)], []
+        return contraction_kernels(nest, group, self.lowering.target, decide)
 
     def _results(self, node: Node) -> list[View]:
         """Where the results of a node of several results lie."""

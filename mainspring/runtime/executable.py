@@ -12,6 +12,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -20,6 +22,8 @@ import numpy as np
 
 from mainspring.base import flags
 from mainspring.base.errors import CompileError
+from mainspring.compile import choose
+from mainspring.compile.choose import HEURISTIC, Chooser
 from mainspring.compile.lower import Lowered, lower
 from mainspring.compile.program import describe
 from mainspring.compile.target import Target, chosen
@@ -164,28 +168,28 @@ _built: WeakValueDictionary[Any, Executable] = WeakValueDictionary()
 
 
 def build(graph: Graph, donated: Sequence[int] = ()) -> Executable:
-    """The executable of `graph` whose inputs at positions `donated` may be overwritten."""
-    backend = flags.backend()
-    key = (graph.digest, tuple(donated), backend, flags.target())
+    """The executable of `graph` whose inputs at positions `donated` may be overwritten, as the chooser in force decides."""
+    backend, chooser = flags.backend(), choose.in_force() or HEURISTIC
+    key = (graph.digest, tuple(donated), backend, flags.target(), chooser.key)
     found = _built.get(key)
     if found is None:
-        found = _built[key] = _make(graph, tuple(donated), backend)
+        found = _built[key] = _make(graph, tuple(donated), backend, chooser)
     return found
 
 
-def _make(graph: Graph, donated: tuple[int, ...], backend: str) -> Executable:
+def _make(graph: Graph, donated: tuple[int, ...], backend: str, chooser: Chooser) -> Executable:
     if backend == "reference":
         return ReferenceExecutable(graph, donated)
     if backend == "python":
-        return PythonExecutable(graph, lower(graph, chosen(), donated), donated)
+        return PythonExecutable(graph, lower(graph, chosen(), donated, chooser), donated)
     started = time.perf_counter()
-    target = chosen()
-    key = kernel_cache.digest(f"graph {graph.digest} donated {donated}", target.key)
+    source = _Source(graph, chosen(), donated, chooser)
+    key = source.key("program", source.decided())
     stored = kernel_cache.get(key) if flags.debug() < 2 else None
     if stored is not None:
         executable = _unpack(graph, stored, donated)
     else:
-        executable, payload = _compile(graph, target, donated)
+        executable, payload = _compile(source)
         kernel_cache.put(key, payload)
     if flags.debug() >= 1:
         origin = "compiled" if stored is None else "from the disk cache"
@@ -193,10 +197,43 @@ def _make(graph: Graph, donated: tuple[int, ...], backend: str) -> Executable:
     return executable
 
 
-def _compile(graph: Graph, target: Target, donated: tuple[int, ...]) -> tuple[NativeExecutable, bytes]:
+@dataclass
+class _Source:
+    """What a program is compiled from. A program is kept under what deviates from the heuristic; so that this is known without
+    lowering, the sites of a graph are kept, too."""
+
+    graph: Graph
+    target: Target
+    donated: tuple[int, ...]
+    chooser: Chooser
+
+    def key(self, *what: str) -> str:
+        """The key of an entry of the disk cache about this graph."""
+        return kernel_cache.digest(f"graph {self.graph.digest} donated {self.donated}", self.target.key, *what)
+
+    @cached_property
+    def lowered(self) -> Lowered:
+        return lower(self.graph, self.target, self.donated, self.chooser)
+
+    def decided(self) -> str:
+        """Where the chooser deviates from the heuristic. A stored list of sites that other choices have made out of date
+        leads to a key without an entry, never to another program."""
+        if self.chooser is HEURISTIC:
+            return ""
+        stored = kernel_cache.get(self.key("sites"))
+        if stored is not None:
+            replayed = choose.deviations(choose.replayed(choose.from_bytes(stored), self.chooser))
+            if kernel_cache.holds(self.key("program", replayed)):
+                return replayed
+        kernel_cache.put(self.key("sites"), choose.to_bytes(self.lowered.decisions))
+        return choose.deviations(self.lowered.decisions)
+
+
+def _compile(source: _Source) -> tuple[NativeExecutable, bytes]:
+    graph, target, donated = source.graph, source.target, source.donated
     if flags.debug() >= 3:
         print(show(graph), file=sys.stderr)
-    lowered = lower(graph, target, donated)
+    lowered = source.lowered
     if flags.debug() >= 2:
         print(describe(lowered.program.instrs, loops=flags.debug() >= 4), file=sys.stderr)
     program = NativeProgram(lowered.program, target)

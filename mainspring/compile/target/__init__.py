@@ -43,6 +43,11 @@ class Target:
         each = max(1, 16 * dtype.itemsize // self.vector_bytes)
         return max(1, self.vector_registers * 3 // 4 // each)
 
+    def registers(self, dtype: DType) -> int:
+        """16-lane accumulators of `dtype` that fit when one register is left for each operand."""
+        each = max(1, 16 * dtype.itemsize // self.vector_bytes)
+        return max(1, (self.vector_registers - 2) // each)
+
     @property
     def key(self) -> str:
         """What a cached object depends on."""
