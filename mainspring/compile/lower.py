@@ -128,16 +128,16 @@ class _Lowering:
         self.counter += 1
         return f"t{self.counter}"
 
-    def region(self, graph: Graph, inputs: Sequence[View], outputs: Sequence[View]) -> list[Step]:
+    def region(self, graph: Graph, inputs: Sequence[View], outputs: Sequence[View], repeated: bool = False) -> list[Step]:
         """The steps that compute `graph` from `inputs` into `outputs`."""
-        return _Region(self, prepare(graph), inputs, outputs).steps()
+        return _Region(self, prepare(graph), inputs, outputs, repeated).steps()
 
 
 class _Region:
-    """One graph on its way to steps."""
+    """One graph on its way to steps. `repeated`: they are the body of a loop."""
 
-    def __init__(self, lowering: _Lowering, graph: Graph, inputs: Sequence[View], outputs: Sequence[View]):
-        self.lowering, self.graph = lowering, graph
+    def __init__(self, lowering: _Lowering, graph: Graph, inputs: Sequence[View], outputs: Sequence[View], repeated: bool):
+        self.lowering, self.graph, self.repeated = lowering, graph, repeated
         self.views: dict[Node, View] = dict(zip(graph.inputs, inputs, strict=True))
         self.outputs = list(outputs)
         self.buffers: dict[Node, Buffer] = {}
@@ -151,7 +151,7 @@ class _Region:
         for node, view in zip(self.graph.outputs, self.outputs, strict=True):
             if node.op not in (INPUT, CONSTANT) and node not in self.views:
                 self.views[node] = view
-        nest = Nest(fuser, self.buffer)
+        nest = Nest(fuser, self.buffer, self.repeated)
         for group in groups:
             self._group(nest, group)
         for node, view in zip(self.graph.outputs, self.outputs, strict=True):
@@ -249,7 +249,7 @@ class _Region:
     # ---------------------------------------------------------------------------------------------- control flow
 
     def _inner(self, graph: Graph, inputs: Sequence[View], outputs: Sequence[View]) -> list[Step]:
-        return self.lowering.region(graph, inputs, outputs)
+        return self.lowering.region(graph, inputs, outputs, self.repeated)
 
     def _scan(self, node: Node, inputs: list[View], results: list[View]) -> None:
         st = node.static
@@ -269,7 +269,7 @@ class _Region:
         outs = [View(y.slot, y.offset, (*y.strides, (var, t.nbytes)))
                 for y, t in zip(stacked, types[st["carry"]:], strict=True)]
         following = [View(Slot(t.nbytes)) for t in types[: st["carry"]]]
-        inner = _Region(self.lowering, prepare(body), [*consts, *carried, *slices], [*following, *outs])
+        inner = _Region(self.lowering, prepare(body), [*consts, *carried, *slices], [*following, *outs], True)
         inner.steps()
         for source, target, t in zip(following, carried, types, strict=False):
             inner.copy(source, target, t)
@@ -285,7 +285,7 @@ class _Region:
         flag = View(Slot(1))
         tested = self._inner(test, [*consts, *results], [flag])
         following = [View(Slot(t.nbytes)) for t in body.output_types]
-        inner = _Region(self.lowering, prepare(body), [*consts, *results], following)
+        inner = _Region(self.lowering, prepare(body), [*consts, *results], following, True)
         inner.steps()
         for source, target, t in zip(following, results, body.output_types, strict=True):
             inner.copy(source, target, t)

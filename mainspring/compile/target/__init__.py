@@ -28,6 +28,7 @@ class Target:
         vector_registers: number of architectural vector registers.
         vector_bytes: width of one of them, in bytes.
         has: the instruction sets that kernels ask for, of "avx2", "avx512", "vnni", "bf16", "neon", "dotprod".
+        l1_bytes, l2_bytes: caches of one core that kernels may count on.
     """
 
     name: str
@@ -37,6 +38,8 @@ class Target:
     vector_registers: int
     vector_bytes: int
     has: frozenset[str] = frozenset()
+    l1_bytes: int = 32 << 10
+    l2_bytes: int = 512 << 10
 
     def accumulators(self, dtype: DType) -> int:
         """16-lane accumulators of `dtype` that fit in three quarters of the vector registers."""

@@ -1,0 +1,316 @@
+"""The loops of a product in register tiles: its left operand in place or copied by the task, its right one in panels.
+
+A task goes through its panels, for each through its row tiles: a panel stays in the nearest cache that holds it, and the left
+block in the second-level one. Chunks of K are innermost: a tile's sums lie in the first-level cache until they are added. (The
+other order, a chunk of the panel for all tiles, was measured: it is slower, for streams are then short.) Where M is no multiple
+of the tile, the last tile begins earlier, so that every tile is whole; only rows that are its own are stored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mainspring.compile.blocking import COPIED, Blocking
+from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, Store, Write, load
+from mainspring.compile.tile import Tile
+from mainspring.ir import scalar as s
+from mainspring.ir.scalar import Expr
+from mainspring.ops.movement import ravel, unravel
+from mainspring.types.dtype import int64
+
+PACK_BLOCK = 4096  # elements that a task of the packing kernel moves
+DEEP_BYTES = 64 << 10  # packed rows of a block of k that all row tiles of a task go through before the next block
+ZERO = s.const(0, int64)
+
+
+@dataclass(frozen=True)
+class Left:
+    """The left operand for one row tile: `value` of row i at k, after `before`; `fill` once a task; their scratch."""
+
+    value: Expr
+    before: tuple[Stmt, ...]
+    fill: tuple[Stmt, ...]
+    scratch: tuple[Buffer, ...]
+
+
+class Tiled:
+    """One product (a `contraction.Contraction`) under one blocking."""
+
+    def __init__(self, of: Any, blocking: Blocking):
+        self.of, self.blocking = of, blocking
+        self.reg = Tile(blocking.rows, blocking.vectors, of.dtype)
+        self.mr, self.nr = blocking.rows, blocking.columns
+        self.tiles, self.count = -(-of.m // self.mr), -(-of.n // self.nr)
+        self.even = of.m % self.mr == 0
+        self.of_right = of.batch_of_right()
+        self.k = s.var("k", of.k)
+        self.flops = 2 * of.batch * of.m * of.n * of.k
+        self.steps: Buffer | None = None
+
+    def kernels(self) -> tuple[list[Kernel], list[Buffer]]:
+        """The kernels in order, and the buffers that live between them."""
+        of = self.of
+        kernels, between = self._steps()
+        panels = None
+        if self.blocking.right == "kernel":
+            batch = math.prod(of.dims.domain[i] for i in self.of_right)
+            panels = Buffer("panels", of.dtype, batch * self.count * of.k * self.nr)
+            kernels.append(self._pack(panels))
+            between = [*between, panels]
+        return [*kernels, self._tile(panels)], between
+
+    # ------------------------------------------------------------------------------------------------- right operand
+
+    def _pack(self, panels: Buffer) -> Kernel:
+        """right -> panels[b][n / NR][k][NR], a kernel of its own."""
+        of, nr, count = self.of, self.nr, self.count
+        batch = math.prod(of.dims.domain[i] for i in self.of_right)
+        block = max(1, min(of.k, PACK_BLOCK // nr))
+        blocks = -(-of.k // block)
+        task = s.var("task", batch * count * blocks)
+        places = dict(zip(self.of_right, unravel(task // (blocks * count), tuple(of.dims.domain[i] for i in self.of_right)),
+                          strict=True))
+        start = (task % blocks) * block
+        stop = start + block if of.k % block == 0 else s.apply("min", start + block, of.k)
+        base = (task // blocks) * (of.k * nr)
+        body = self._packing(panels, base, (task // blocks) % count, places, start, stop)
+        return of.nest.kernel("pack", task.attr[1], task, (body,), of.group)
+
+    def _packing(self, panels: Buffer, base: Expr, panel: Expr, places: dict[int, Expr], start: Expr, stop: Expr) -> For:
+        """panels[base + k·NR + lane] = right[k][panel·NR + lane] for k in start … stop, along what is contiguous."""
+        of, lane = self.of, s.var("pl", self.nr)
+        n = panel * self.nr + lane
+        index = of.dims.index(ZERO, ZERO, n)
+        index = [places.get(i, e) for i, e in enumerate(index)]
+        along = of.right_along() == "k"
+        guard = None if along and of.n % self.nr else s.compare("lt", n, of.n)
+        right = of.product(index, self.k, guard)[1]
+        copy = Store((Write(panels, base + self.k * self.nr + lane, right),))
+        if not along:
+            return For(self.k, start, stop, (For(lane, ZERO, s.const(self.nr, int64), (copy,), "vector"),))
+        within = s.const(self.nr, int64) if of.n % self.nr == 0 else s.apply("min", s.const(self.nr, int64),
+                                                                           of.n - panel * self.nr)
+        return For(lane, ZERO, within, (For(self.k, start, stop, (copy,), "vector"),))
+
+    def _right(self, panels: Buffer | None, b: Expr, panel: Expr) -> tuple[Expr, list[Stmt], list[Buffer]]:
+        """(the right operand at k and a column of the tile, statements once a panel, scratch)."""
+        of, column = self.of, self.reg.column
+        if self.blocking.right == "place":
+            return of.product(of.dims.index(b, ZERO, panel * self.nr + column), self.k)[1], [], []
+        index = of.dims.index(b, ZERO, ZERO)
+        if panels is not None:
+            base = ravel([index[d] for d in self.of_right], tuple(of.dims.domain[d] for d in self.of_right)) \
+                if self.of_right else ZERO
+            return load(panels, ((base * self.count + panel) * of.k + self.k) * self.nr + column), [], []
+        own = Buffer("panel", of.dtype, of.k * self.nr, "scratch")
+        places = {d: index[d] for d in self.of_right}
+        fill = self._packing(own, ZERO, panel, places, ZERO, s.const(of.k, int64))
+        return load(own, self.k * self.nr + column), [fill], [own]
+
+    # -------------------------------------------------------------------------------------------------- left operand
+
+    def first_row(self, tile: Expr) -> Expr:
+        """The first row of a row tile; the last tile begins early where rows do not come out even."""
+        return tile * self.mr if self.even else s.apply("min", tile * self.mr, self.of.m - self.mr)
+
+    def _left(self, b: Expr, tile: Expr, first: Expr, tiles: int) -> Left:
+        """The left operand of `tile`, in a task whose first row tile is `first`, of at most `tiles`."""
+        of, i, k = self.of, self.reg.i, self.k
+        way = of.left_way(self.mr)
+        if way in COPIED:
+            return (self._columns if way == "columns" else self._rows)(b, tile, first, tiles)
+        left = of.left_at(b, self.first_row(tile) + i, k)
+        row, along = apart(left, k)  # type: ignore[misc]
+        if self.steps is not None:
+            along = load(self.steps, k)
+        if way == "place":
+            return Left(load(left.attr, row + along), (), (), ())
+        bases = Buffer("bases", int64, self.mr, "register")
+        fill = For(i, ZERO, s.const(self.mr, int64), (Store((Write(bases, i, row),)),), "unroll")
+        return Left(load(left.attr, load(bases, i) + along), (fill,), (), (bases,))
+
+    def _columns(self, b: Expr, tile: Expr, first: Expr, tiles: int) -> Left:
+        """The task's row tiles in scratch, each as k × MR, from rows that are neighbours in memory.
+
+        A whole vector is stored for each k, and what is behind its MR elements is overwritten by the next k.
+        """
+        of, k, t, lane = self.of, self.k, s.var("lt", tiles), s.var("ll", max(LANES, self.mr))
+        m = self.first_row(first + t) + lane
+        each = self.mr * of.k
+        copied = Buffer("left", of.dtype, tiles * each + LANES, "scratch")
+        left = of.product(of.dims.index(b, m, ZERO), k, s.compare("lt", m, of.m))[0]
+        copy = Store((Write(copied, t * each + k * self.mr + lane, left),))
+        lanes = For(lane, ZERO, s.const(lane.attr[1], int64), (copy,), "vector")
+        stop = s.const(tiles, int64) if self.tiles % tiles == 0 else s.apply("min", s.const(tiles, int64), self.tiles - first)
+        fill = For(t, ZERO, stop, (For(k, ZERO, s.const(of.k, int64), (lanes,)),))
+        return Left(load(copied, (tile - first) * each + k * self.mr + self.reg.i), (), (fill,), (copied,))
+
+    def _rows(self, b: Expr, tile: Expr, first: Expr, tiles: int) -> Left:
+        """The task's rows in scratch, each as it is along k."""
+        of, k, rows = self.of, self.k, min(tiles * self.mr, self.of.m)
+        start = first * self.mr if of.m % rows == 0 else s.apply("min", first * self.mr, of.m - rows)
+        r, wide = s.var("lr", rows), _apart_in_cache(of.k)
+        copied = Buffer("left", of.dtype, rows * wide, "scratch")
+        width = of.dims.reduced[-1] if of.dims.reduced else 1
+        outer, c = s.var("ko", of.k // width), s.var("kc", width)
+        copy = Store((Write(copied, r * wide + outer * width + c, of.left_at(b, start + r, outer * width + c)),))
+        lanes = For(c, ZERO, s.const(width, int64), (copy,), "vector")
+        fill = For(r, ZERO, s.const(rows, int64), (For(outer, ZERO, s.const(of.k // width, int64), (lanes,)),))
+        own = self.first_row(tile) - start + self.reg.i
+        return Left(load(copied, own * wide + k), (), (fill,), (copied,))
+
+    def _steps(self) -> tuple[list[Kernel], list[Buffer]]:
+        """Where the left operand's places along k are no multiples of k (the windows of a convolution), a table of them."""
+        of, k = self.of, self.k
+        parts = apart(of.left_at(s.var("b", of.batch), s.var("m", of.m), k), k)
+        if parts is None or not set(s.affine(parts[1])[0]) - {k}:
+            return [], []
+        self.steps = Buffer("steps", int64, of.k)
+        loop = For(k, ZERO, s.const(of.k, int64), (Store((Write(self.steps, k, parts[1]),)),), "vector")
+        return [of.nest.kernel("steps", 1, s.var("task", 1), (loop,), of.group)], [self.steps]
+
+    # -------------------------------------------------------------------------------------------------------- tiles
+
+    def _tile(self, panels: Buffer | None) -> Kernel:
+        of, tall, wide = self.of, self.blocking.tiles, self.blocking.panels
+        blocks, groups = -(-self.tiles // tall), -(-self.count // wide)
+        task = s.var("task", of.batch * groups * blocks)
+        b, group, block = task // (groups * blocks), (task // blocks) % groups, task % blocks
+        panel, tile = s.var("panel", self.count), s.var("tile", self.tiles)
+        left = self._left(b, tile, block * tall, tall)
+        right, fill, scratch = self._right(panels, b, panel)
+        parts = Buffer("parts", of.dtype, of.chunks * self.mr * self.nr, "scratch")
+        whole = self._whole(parts, (b, tile, panel), self._step(left.value, right))
+        loop = For(panel, *_range(group, wide, self.count),
+                   (*fill, For(tile, *_range(block, tall, self.tiles), (*left.before, *whole))))
+        used = [] if self._direct() else [parts]
+        return of.nest.kernel("tile", task.attr[1], task, (*left.fill, loop), of.group,
+                              (self.reg.acc, *used, *left.scratch, *scratch), self.flops)
+
+    def _direct(self) -> bool:
+        """Whether results go from the registers to where they belong."""
+        of = self.of
+        return of.chunks == 1 and len(of.group.members) == 1 and self.even and of.n % self.nr == 0
+
+    def _step(self, left: Expr, right: Expr) -> Stmt:
+        """acc += left · right."""
+        return self.reg.step(*((right, left) if self.of.dims.swapped else (left, right)))
+
+    def _whole(self, parts: Buffer, place: tuple[Expr, Expr, Expr], step: Stmt) -> list[Stmt]:
+        """All of k, then the results."""
+        of, reg = self.of, self.reg
+        if of.chunks > 1:
+            c = s.var("c", of.chunks)
+            stop = (c + 1) * of.chunk if of.k == of.chunks * of.chunk else s.apply("min", (c + 1) * of.chunk, of.k)
+            keep = reg.over(Store((Write(parts, c * reg.acc.size + reg.place, reg.value),)))
+            chunk = (reg.clear(), For(self.k, c * of.chunk, stop, (step,)), keep)
+            return [For(c, ZERO, s.const(of.chunks, int64), chunk), self._finish_parts(parts, place)]
+        chain = [reg.clear(), For(self.k, ZERO, s.const(of.k, int64), (step,))]
+        if not self._direct():
+            return [*chain, reg.over(Store((Write(parts, reg.place, reg.value),))), self._finish_parts(parts, place)]
+        b, tile, panel = place
+        index = of.dims.index(b, tile * self.mr + reg.i, panel * self.nr + reg.column)
+        value = Let(of.refs[of.root], s.cast(reg.value, of.root.dtype))
+        return [*chain, reg.over(value, *of.epilogue(of.dims.domain, index))]
+
+    def _finish_parts(self, parts: Buffer, place: tuple[Expr, Expr, Expr]) -> For:
+        """The results of a tile whose chunks lie in `parts`."""
+        return self.finish(lambda i, j, c: load(parts, i * self.nr + j + c * self.mr * self.nr), place)
+
+    def finish(self, part: Callable[[Expr, Expr, int], Expr], place: tuple[Expr, Expr, Expr]) -> For:
+        """Sum the chunks and the epilogue, as a small loop over the rows of the tile. `part`: row i, column j of chunk c."""
+        of, (b, tile, panel) = self.of, place
+        i, j = s.var("ei", self.mr), s.var("ej", self.nr)
+        first = self.first_row(tile)
+        index = of.dims.index(b, first + i, panel * self.nr + j)
+        total = tree([part(i, j, c) for c in range(of.chunks)])
+        stmts = [Let(of.refs[of.root], s.cast(total, of.root.dtype)), *of.epilogue(of.dims.domain, index)]
+        columns = s.const(self.nr, int64) if of.n % self.nr == 0 else s.apply("min", s.const(self.nr, int64),
+                                                                            of.n - panel * self.nr)
+        skipped = ZERO if self.even else tile * self.mr - first  # rows of the tile before
+        return For(i, skipped, s.const(self.mr, int64), (For(j, ZERO, columns, tuple(stmts), "vector"),))
+
+    # --------------------------------------------------------------------------------------------------- deep tiles
+
+    def deep(self, least: int) -> tuple[list[Kernel], list[Buffer]]:
+        """Chunks as tasks of their own, for operands that are long and a result that is small (the gradient of a window).
+
+        A task goes through k in blocks that stay in cache for all its row tiles. `least`: tasks that there should be.
+        """
+        of, nr, mr, tiles, count = self.of, self.nr, self.mr, self.tiles, self.count
+        kernels, between = self._steps()
+        wide = -(-tiles // -(-least // (of.batch * of.chunks)))
+        groups = -(-tiles // wide)
+        block = min(of.chunk, max(64, DEEP_BYTES // (count * nr * of.dtype.itemsize)))
+        task = s.var("task", of.batch * of.chunks * groups)
+        b, c, group = task // (of.chunks * groups), (task // groups) % of.chunks, task % groups
+        panel, turn, tile = s.var("panel", count), s.var("block", -(-of.chunk // block)), s.var("tile", tiles)
+        left = self._left(b, tile, tile, 1)
+        panels = Buffer("panels", of.dtype, math.prod(of.dims.domain[i] for i in self.of_right) * count * of.k * nr)
+        packed = self.blocking.right != "place"
+        if packed:
+            kernels, between = [*kernels, self._pack(panels)], [*between, panels]
+        right = self._right(panels if packed else None, b, panel)[0]
+        parts = Buffer("parts", of.dtype, of.batch * of.chunks * tiles * count * mr * nr)
+
+        def home(b: Expr, tile: Expr, panel: Expr, c: Expr | int, place: Expr) -> Expr:
+            return (((b * of.chunks + c) * tiles + tile) * count + panel) * (mr * nr) + place
+
+        where = home(b, tile, panel, c, self.reg.place)
+        begin = c * of.chunk + turn * block
+        end = begin + block if of.k == of.chunks * of.chunk and of.chunk % block == 0 else \
+            s.apply("min", s.apply("min", begin + block, (c + 1) * of.chunk), of.k)
+        chain = (self.reg.set(load(parts, where, s.compare("lt", 0, turn))),
+                 For(self.k, begin, end, (self._step(left.value, right),)),
+                 self.reg.over(Store((Write(parts, where, self.reg.value),))))
+        loop = For(tile, *_range(group, wide, tiles), (*left.before, For(panel, ZERO, s.const(count, int64), chain)))
+        body = (For(turn, ZERO, s.const(turn.attr[1], int64), (loop,)),)
+        product = of.nest.kernel("deep", task.attr[1], task, body, of.group, (self.reg.acc, *left.scratch), self.flops)
+        return [*kernels, product, self._finish_deep(parts, home)], [*between, parts]
+
+    def _finish_deep(self, parts: Buffer, home: Callable[..., Expr]) -> Kernel:
+        """The chunks of every tile summed, and the epilogue."""
+        of = self.of
+        task, panel = s.var("task", of.batch * self.tiles), s.var("panel", self.count)
+        b, tile = task // self.tiles, task % self.tiles
+        rows = self.finish(lambda i, j, c: load(parts, home(b, tile, panel, c, i * self.nr + j)), (b, tile, panel))
+        return of.nest.kernel("finish", task.attr[1], task, (For(panel, ZERO, s.const(self.count, int64), (rows,)),), of.group)
+
+
+def _range(part: Expr, size: int, whole: int) -> tuple[Expr, Expr]:
+    """(start, stop) of piece `part` of `whole`, in pieces of `size`."""
+    start = part * size
+    return start, start + size if whole % size == 0 else s.apply("min", start + size, whole)
+
+
+def _apart_in_cache(width: int) -> int:
+    """A row length from `width` on, in whole vectors, whose rows do not fall into the same few sets of a cache."""
+    padded = -(-width // 16) * 16
+    return padded + 16 if padded % 64 == 0 else padded
+
+
+def apart(x: Expr, k: Expr) -> tuple[Expr, Expr] | None:
+    """The index of an unguarded load as (a part without `k`, a part of `k` alone); None when they cannot be told apart."""
+    if x.op != "load" or len(x.args) > 1:
+        return None
+    terms, constant = s.affine(x.args[0])
+    along, rest = s.const(0, int64), s.const(constant, int64)
+    for term, step in terms.items():
+        names = {e for e in s.walk(term) if e.op in ("var", "load")}
+        if k not in names:
+            rest = rest + term * step
+        elif names == {k}:
+            along = along + term * step
+        else:
+            return None
+    return rest, along
+
+
+def tree(values: Sequence[Expr]) -> Expr:
+    """The sum of a power of two of values by a balanced binary tree of neighbours."""
+    while len(values) > 1:
+        values = [a + b for a, b in zip(values[::2], values[1::2], strict=True)]
+    return values[0]
