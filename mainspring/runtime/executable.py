@@ -68,6 +68,13 @@ def _address(value: Value) -> int:
     return value._address
 
 
+def private(value: Value) -> Value:
+    """A copy of `value` in memory that nobody else can see, as a compiled function would have made it: it can be donated."""
+    memory, address = _memory(value._type.nbytes)
+    ctypes.memmove(address, value._address or _address(value), value._type.nbytes)
+    return memory_values([memory], [address], [value._type])[0]
+
+
 class NativeExecutable:
     """Native code. A donated input's memory becomes the result's where the plan says so."""
 

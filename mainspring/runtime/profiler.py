@@ -22,10 +22,9 @@ from mainspring.compile.loops import Kernel
 from mainspring.compile.lower import lower
 from mainspring.compile.program import TIMED_THREADS, launches
 from mainspring.compile.target import chosen
-from mainspring.interpret.eager import wrap
 from mainspring.ir.bind import Value
 from mainspring.ir.graph import Graph
-from mainspring.runtime.executable import NativeExecutable
+from mainspring.runtime.executable import NativeExecutable, private
 from mainspring.runtime.native import NativeProgram
 
 _CLOCK = """
@@ -83,7 +82,7 @@ def profile(graph: Graph, values: Sequence[Value], donated: Sequence[int] = (), 
     executable.fixed[-1] = cycles.__array_interface__["data"][0]
     wall = 0.0
     for number in range(runs + 2):
-        operands = [wrap(v._data.copy(), v._type) if i in donated else v for i, v in enumerate(values)]
+        operands = [private(v) if i in donated else v for i, v in enumerate(values)]
         if number == 2:  # two runs to warm up
             cycles[:] = 0
         start = time.perf_counter_ns()

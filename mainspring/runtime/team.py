@@ -25,11 +25,13 @@ from mainspring.compile import codegen
 from mainspring.compile.target import native
 from mainspring.runtime import kernel_cache
 
-SPIN_NS = 50_000
+SPIN_NS = 100_000  # between calls: a caller that comes back soon finds the team awake
+BARRIER_SPIN_NS = 2_000_000  # within a call, where the others are known to be on their way: longer than a kernel takes
 _STATE_BYTES = 8 * 128
 
-# The state, one pair of cache lines each (bytes): 0 barrier, system call, spins (read only) · 128 word · 256 function and args
-# · 384 sleepers on the word · 512 arrived at the barrier · 640 generation of the barrier · 768 sleepers on it.
+# The state, one pair of cache lines each (bytes): 0 barrier, system call, spins between calls and at barriers (read only)
+# · 128 word · 256 function and args · 384 sleepers on the word · 512 arrived at the barrier · 640 generation of the barrier
+# · 768 sleepers on it.
 # The word is (dispatch count << 11) | threads wanted; 2047 threads mean: leave.
 _SOURCE = """
 define void @ms_pause(i64 %count) {{
@@ -45,9 +47,9 @@ done:
   ret void
 }}
 
-define internal void @wait(ptr %state, ptr %word, i32 %old, ptr %sleepers) noinline {{
+define internal void @wait(ptr %state, ptr %word, i32 %old, ptr %sleepers, i64 %spins) noinline {{
 entry:
-  %limit.at = getelementptr i8, ptr %state, i64 16
+  %limit.at = getelementptr i8, ptr %state, i64 %spins
   %limit = load i64, ptr %limit.at
   br label %look
 look:
@@ -120,7 +122,7 @@ entry:
   br i1 %last, label %done, label %others
 others:
   %sleepers = getelementptr i8, ptr %state, i64 768
-  call void @wait(ptr %state, ptr %word, i32 %generation, ptr %sleepers)
+  call void @wait(ptr %state, ptr %word, i32 %generation, ptr %sleepers, i64 24)
   br label %done
 done:
   ret void
@@ -161,7 +163,7 @@ entry:
   br label %loop
 loop:
   %old = phi i32 [ %first, %entry ], [ %now, %called ], [ %now, %work ]
-  call void @wait(ptr %state, ptr %word, i32 %old, ptr %sleepers)
+  call void @wait(ptr %state, ptr %word, i32 %old, ptr %sleepers, i64 16)
   %now = load atomic i32, ptr %word acquire, align 4
   %n32 = and i32 %now, 2047
   %leave = icmp eq i32 %n32, 2047
@@ -230,15 +232,16 @@ class _Native:
         self.barrier = self.object.address("ms_barrier")
         libc = ctypes.CDLL(None)
         self.system = ctypes.cast(libc.syscall if _has_futex() else libc.usleep, pointer).value or 0
-        self.spins = self._spins(self._function("ms_pause", integer))
+        pause = self._function("ms_pause", integer)
+        self.spins = [self._spins(pause, ns) for ns in (SPIN_NS, BARRIER_SPIN_NS)]
 
     def _function(self, name: str, *types: Any) -> Any:
         return ctypes.CFUNCTYPE(None, *types)(self.object.address(name))
 
-    def _spins(self, pause: Any) -> int:
-        """How many pauses make SPIN_NS."""
+    def _spins(self, pause: Any, ns: int) -> int:
+        """How many pauses make `ns`."""
         best = min(_elapsed(pause, 500) for _ in range(3))
-        return max(1, SPIN_NS * 500 // max(best, 1))
+        return max(1, ns * 500 // max(best, 1))
 
 
 def _elapsed(function: Any, argument: int) -> int:
@@ -259,7 +262,7 @@ class Team:
         start = -memory.ctypes.data % 128
         self.memory = memory[start : start + _STATE_BYTES]
         self.state = self.memory.ctypes.data
-        self.settings = self.memory[:24].view(np.int64)
+        self.settings = self.memory[:32].view(np.int64)
         self.settings[:2] = self.native.barrier, self.native.system
         self.lock = threading.RLock()  # a signal handler may come back in between two dispatches
         self.threads: list[threading.Thread] = []
@@ -270,7 +273,7 @@ class Team:
         with self.lock:
             if threads > len(self.threads) + 1:
                 self._grow(threads)
-            self.settings[2] = self.native.spins if threads <= self.cores else 0
+            self.settings[2:] = self.native.spins if threads <= self.cores else 0
             self.native.dispatch(self.state, function, args, threads)
 
     def _grow(self, threads: int) -> None:
