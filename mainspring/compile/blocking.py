@@ -10,7 +10,7 @@ the target), and which the heuristic takes (`blocking`). No choice changes a bit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -35,8 +35,8 @@ class Extents:
     """A product: batch × rows × columns over k, in `chunks` chains.
 
     Args:
-        way: how the left reaches register tiles of so many rows: "place", "bases" (both in place), "columns", "rows" (copied).
-        direct: whether the right can be read where it lies, as panels of so many columns; `stride`: bytes between its rows.
+        way: how the left reaches register tiles: "place", "bases" (both in place), "columns", "rows" (copied).
+        direct: whether the right can be read where it lies, in whole panels; `stride`: bytes between its rows.
         of_right: batches of which the right operand is another one.
         plain: whether results are stored as they are, without an epilogue.
         repeated: whether the product stands in a loop, out of which a kernel that packs a constant operand moves.
@@ -48,8 +48,8 @@ class Extents:
     k: int
     chunks: int
     dtype: DType
-    way: Callable[[int], str]
-    direct: Callable[[int], bool]
+    way: str
+    direct: bool
     stride: int
     of_right: int
     plain: bool
@@ -80,6 +80,7 @@ class Blocking:
         return self.vectors * LANES
 
 
+@cache
 def blocking(e: Extents, target: Target) -> Blocking:
     """The candidate that should cost least."""
     return min(candidates(e, target), key=lambda b: (cost(e, b, target), b.name))
@@ -90,7 +91,7 @@ def candidates(e: Extents, target: Target) -> Iterator[Blocking]:
     for rows, vectors in _tiles(e, target):
         tiles, panels = -(-e.m // rows), -(-e.n // (vectors * LANES))
         for right in ("place", "task", "kernel"):
-            if (right == "place" and not e.direct(vectors * LANES)) or (right == "task" and e.repeated):
+            if (right == "place" and not (e.direct and e.n % (vectors * LANES) == 0)) or (right == "task" and e.repeated):
                 continue
             for t in _parts(tiles):
                 for p in _parts(panels):
@@ -121,9 +122,8 @@ def cost(e: Extents, b: Blocking, target: Target) -> float:
     size, each = e.dtype.itemsize, max(1, LANES * e.dtype.itemsize // target.vector_bytes)  # registers of one vector
     tiles, panels = -(-e.m // b.rows), -(-e.n // b.columns)
     tasks = e.batch * -(-tiles // b.tiles) * -(-panels // b.panels)
-    way = e.way(b.rows)
-    inner = b.tiles * b.panels * (e.k * _step(e, b, way, each, target) + _ends(e, b, each))
-    copies = e.k * (b.tiles * b.rows * COPY + (b.tiles * b.rows * size + LINE) * FAR) if way in COPIED else 0.0
+    inner = b.tiles * b.panels * (e.k * _step(e, b, each, target) + _ends(e, b, each))
+    copies = e.k * (b.tiles * b.rows * COPY + (b.tiles * b.rows * size + LINE) * FAR) if e.way in COPIED else 0.0
     if b.right == "task":
         copies += b.panels * e.k * (b.vectors * each * 1.0 + b.columns * size * _distance(e, target) + 1)
     total = (inner + copies + TASK) * _even(tasks)
@@ -137,10 +137,10 @@ def _even(tasks: int) -> float:
     return -(-tasks // SHARES)
 
 
-def _step(e: Extents, b: Blocking, way: str, each: int, target: Target) -> float:
+def _step(e: Extents, b: Blocking, each: int, target: Target) -> float:
     """Cycles of one k of a register tile."""
     size, registers = e.dtype.itemsize, b.vectors * each
-    loads = b.rows * (2 if way == "bases" and b.rows > 8 else 1) + registers
+    loads = b.rows * (2 if e.way == "bases" and b.rows > 8 else 1) + registers
     left, right = b.rows * size, b.columns * size
     cycles = max(b.rows * registers / 2, loads / 2, 4.0) + 0.25
     if b.right == "place" and e.k * max(e.stride, right) > target.l1_bytes // 2:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from mainspring.compile.blocking import COPIED, Extents, blocking
 from mainspring.compile.canonical import canonical
@@ -202,7 +203,7 @@ class Contraction:
     def _tiled(self) -> tuple[list[Kernel], list[Buffer]]:
         heuristic = blocking(self._extents(), self.target)
         chosen = self.decide(heuristic, lambda: product_site(self._problem(), self._extents(), self.target, heuristic))
-        if self._is_deep() and self.left_way(chosen.rows) not in COPIED:
+        if self._is_deep() and self.way not in COPIED:
             return Tiled(self, chosen).deep(MIN_TASKS)
         return Tiled(self, chosen).kernels()
 
@@ -218,7 +219,7 @@ class Contraction:
     def _extents(self) -> Extents:
         terms = self._right_terms() or {}
         of_right = math.prod(self.dims.domain[i] for i in self.batch_of_right())
-        return Extents(self.batch, self.m, self.n, self.k, self.chunks, self.dtype, self.left_way, self._direct,
+        return Extents(self.batch, self.m, self.n, self.k, self.chunks, self.dtype, self.way, self.right_along() == "n",
                        terms.get("k", 0) * self.dtype.itemsize, of_right, len(self.group.members) == 1,
                        self.nest.repeated)
 
@@ -243,10 +244,6 @@ class Contraction:
         terms = self._right_terms() or {}
         return next((name for name in ("n", "k") if terms.get(name) == 1), "")
 
-    def _direct(self, columns: int) -> bool:
-        """Whether whole panels of the right operand lie in memory as the tiles read them."""
-        return self.n % columns == 0 and self.right_along() == "n"
-
     def _is_deep(self) -> bool:
         """Whether the operands are long and the result small (the gradient of a window): chunks are then tasks of their own."""
         return self.k >= max(MIN_DEEP, self.m, self.n, 2 * self.m * self.n * self.chunks // (self.m + self.n))
@@ -255,9 +252,10 @@ class Contraction:
         """The left operand of row `m` at `k`."""
         return self.product(self.dims.index(b, m, s.const(0, int64)), k)[0]
 
-    def left_way(self, rows: int) -> str:
-        """How the left reaches tiles of so many rows: "place" or "bases" (in place), "columns" or "rows" (copied)."""
-        tile, i, k = s.var("t", self.m), s.var("i", rows), s.var("k", self.k)
+    @cached_property
+    def way(self) -> str:
+        """How the left reaches register tiles: "place" or "bases" (in place), "columns" or "rows" (copied)."""
+        tile, i, k = s.var("t", self.m), s.var("i", self.m), s.var("k", self.k)
         parts = apart(self.left_at(s.var("b", self.batch), tile + i, k), k)
         if parts is None:
             return "rows"

@@ -29,14 +29,14 @@ def product_site(text: str, e: Extents, target: Target, default: Blocking) -> Si
 def _product_features(e: Extents, target: Target, b: Blocking) -> dict[str, float]:
     tiles, panels = -(-e.m // b.rows), -(-e.n // b.columns)
     tasks = e.batch * -(-tiles // b.tiles) * -(-panels // b.panels)
-    way, each = e.way(b.rows), LANES * e.dtype.itemsize / target.vector_bytes
+    each = LANES * e.dtype.itemsize / target.vector_bytes
     log = {name: math.log2(value) for name, value in (
         ("batch", e.batch), ("m", e.m), ("n", e.n), ("k", e.k), ("work", e.batch * e.m * e.n * e.k), ("tasks", tasks),
         ("left block", b.tiles * b.rows * e.k * e.dtype.itemsize), ("panel", e.k * b.columns * e.dtype.itemsize),
         ("tiles of a task", b.tiles), ("panels of a task", b.panels), ("cost", max(cost(e, b, target), 1)))}
     return {
         **log,
-        **{f"left in {name}": float(way == name) for name in WAYS},
+        **{f"left in {name}": float(e.way == name) for name in WAYS},
         **{f"right in {name}": float(b.right == name) for name in RIGHTS},
         "itemsize": float(e.dtype.itemsize),
         "chunks": float(e.chunks),

@@ -119,7 +119,7 @@ class Tiled:
     def _left(self, b: Expr, tile: Expr, first: Expr, tiles: int) -> Left:
         """The left operand of `tile`, in a task whose first row tile is `first`, of at most `tiles`."""
         of, i, k = self.of, self.reg.i, self.k
-        way = of.left_way(self.mr)
+        way = of.way
         if way in COPIED:
             return (self._columns if way == "columns" else self._rows)(b, tile, first, tiles)
         left = of.left_at(b, self.first_row(tile) + i, k)
