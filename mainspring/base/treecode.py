@@ -13,7 +13,7 @@ from typing import Any
 from mainspring.base.tree import TreeDef, static_names
 
 
-class _Writer:
+class Writer:
     """Source lines, and the objects they name."""
 
     def __init__(self) -> None:
@@ -38,14 +38,14 @@ class _Writer:
 
 def taker(treedef: TreeDef) -> Callable[[Any], list[Any] | None]:
     """A function giving the leaves of a tree of exactly this structure, and None for any other."""
-    writer = _Writer()
+    writer = Writer()
     leaves: list[str] = []
     _take(treedef, "tree", writer, leaves)
     writer.lines.append(f"return [{', '.join(leaves)}]")
     return writer.function("def function(tree):")
 
 
-def _take(treedef: TreeDef, name: str, writer: _Writer, leaves: list[str]) -> None:
+def _take(treedef: TreeDef, name: str, writer: Writer, leaves: list[str]) -> None:
     kind = treedef.kind
     if kind is None:
         leaves.append(name)
@@ -75,13 +75,13 @@ def _take(treedef: TreeDef, name: str, writer: _Writer, leaves: list[str]) -> No
 
 def builder(treedef: TreeDef) -> Callable[[Sequence[Any]], Any]:
     """A function putting a list of leaves back into a tree of this structure."""
-    writer = _Writer()
+    writer = Writer()
     result = _build(treedef, writer, iter(range(treedef.num_leaves)))
     writer.lines.append(f"return {result}")
     return writer.function("def function(leaves):")
 
 
-def _build(treedef: TreeDef, writer: _Writer, numbers: Any) -> str:
+def _build(treedef: TreeDef, writer: Writer, numbers: Any) -> str:
     kind = treedef.kind
     if kind is None:
         return f"leaves[{next(numbers)}]"
@@ -99,7 +99,7 @@ def _build(treedef: TreeDef, writer: _Writer, numbers: Any) -> str:
     return _build_dataclass(treedef, parts, writer)
 
 
-def _build_dataclass(treedef: TreeDef, parts: list[str], writer: _Writer) -> str:
+def _build_dataclass(treedef: TreeDef, parts: list[str], writer: Writer) -> str:
     name = writer.fresh()
     writer.lines.append(f"{name} = new({writer.constant(treedef.kind)})")
     values = [*zip(treedef.keys, parts, strict=True)]

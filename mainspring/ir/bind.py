@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from mainspring.base.errors import DonationError
+from mainspring.base.treecode import Writer
 from mainspring.ir.op import Op
 from mainspring.types.dtype import DType
 from mainspring.types.shape import Shape, TensorType
@@ -117,14 +118,26 @@ def new_value(data: Any, type_: TensorType, frame: Any = None) -> Value:
     return value
 
 
-def memory_values(memories: Iterable[np.ndarray], addresses: Iterable[int], types: Iterable[TensorType]) -> list[Value]:
-    """Concrete values whose elements lie at `addresses` within `memories`, which nobody else refers to there."""
-    new, kind, values = object.__new__, _value_class, []
-    for memory, address, type_ in zip(memories, addresses, types, strict=False):  # `memories` may repeat without end
-        value = new(kind)
-        value._held, value._type, value._frame, value._memory, value._address = None, type_, None, memory, address
-        values.append(value)
-    return values
+def memory_value(memory: np.ndarray, address: int, type_: TensorType) -> Value:
+    """A concrete value whose elements lie at `address` within `memory`, which nobody else refers to there."""
+    value = object.__new__(_value_class)
+    value._held, value._type, value._frame, value._memory, value._address = None, type_, None, memory, address
+    return value
+
+
+def values_maker(types: Sequence[TensorType], offsets: Sequence[int] | None = None) -> Callable[[Any, Any], list[Value]]:
+    """A function that makes a `memory_value` of each of `types`: of (memories, addresses), or of (memory, start) at `offsets`.
+
+    It is straight-line code (see `base.treecode`): a call with many small results spends most of its time here.
+    """
+    writer = Writer()
+    kind = writer.constant(_value_class)
+    for i, type_ in enumerate(types):
+        memory, address = (f"memory[{i}]", f"start[{i}]") if offsets is None else ("memory", f"start + {offsets[i]}")
+        writer.lines.append(f"v{i} = new({kind}); v{i}._held = v{i}._frame = None; v{i}._type = {writer.constant(type_)}; "
+                            f"v{i}._memory = {memory}; v{i}._address = {address}")
+    writer.lines.append(f"return [{', '.join([f'v{i}' for i in range(len(types))])}]")
+    return writer.function("def function(memory, start):")
 
 
 def current() -> Interpreter:

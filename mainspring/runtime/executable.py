@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import repeat
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -29,7 +28,7 @@ from mainspring.compile.program import describe
 from mainspring.compile.target import Target, chosen
 from mainspring.interpret.eager import escaped, wrap
 from mainspring.interpret.reference import run_reference
-from mainspring.ir.bind import Value, memory_values
+from mainspring.ir.bind import Value, memory_value, values_maker
 from mainspring.ir.graph import Graph
 from mainspring.ir.text import show
 from mainspring.runtime import kernel_cache
@@ -72,7 +71,7 @@ def private(value: Value) -> Value:
     """A copy of `value` in memory that nobody else can see, as a compiled function would have made it: it can be donated."""
     memory, address = _memory(value._type.nbytes)
     ctypes.memmove(address, value._address or _address(value), value._type.nbytes)
-    return memory_values([memory], [address], [value._type])[0]
+    return memory_value(memory, address, value._type)
 
 
 class NativeExecutable:
@@ -94,6 +93,7 @@ class NativeExecutable:
         self.reused = [(i, alias) for i, alias in enumerate(self.aliases) if alias is not None]
         self.plain = len(self.small) == len(self.types) and not donated  # every result lies in the shared memory
         self.offsets = [offset for _, offset in self.small]
+        self.make = values_maker(self.types, self.offsets if self.plain else None)
 
     def __call__(self, values: Sequence[Value]) -> list[Value]:
         addresses = [v._address or _address(v) for v in values]
@@ -101,7 +101,7 @@ class NativeExecutable:
             memory, start = _memory(self.shared)
             places = [start + offset for offset in self.offsets]
             self.program.run([*addresses, *places, *self.fixed])
-            return memory_values(repeat(memory), places, self.types)
+            return self.make(memory, start)
         memories: list[Any] = [None] * len(self.types)
         places = [0] * len(self.types)
         if self.small:
@@ -115,7 +115,7 @@ class NativeExecutable:
         self.program.run([*addresses, *places, *self.fixed])
         for source in self.donated:  # only now: memory that no result took over is read until here
             values[source]._held, values[source]._memory, values[source]._address = None, None, 0
-        return memory_values(memories, places, self.types)
+        return self.make(memories, places)
 
     def _take_over(self, values: Sequence[Value], addresses: list[int], memories: list[Any], places: list[int]) -> None:
         """Donated memory that nobody else can see is used in place; what was seen, or came from outside, is copied once."""
