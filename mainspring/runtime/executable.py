@@ -46,6 +46,7 @@ class Executable(Protocol):
 
 ALIGNMENT = 64  # bytes: a full vector, a cache line
 SHARED_BYTES = 1 << 14  # results up to this size share one piece of memory, larger ones get their own
+SLAB_BYTES = 1 << 13  # the least that is asked of NumPy at once, for a few calls
 
 
 def _memory(nbytes: int) -> tuple[np.ndarray, int]:
@@ -91,6 +92,7 @@ class NativeExecutable:
         placed = {i for i, _ in self.small}
         self.large = [(i, t.nbytes) for i, t in enumerate(self.types) if i not in placed and self.aliases[i] is None]
         self.reused = [(i, alias) for i, alias in enumerate(self.aliases) if alias is not None]
+        self.pieces: list[tuple[np.ndarray, int]] = []  # memory for the small results of the next calls
         self.plain = len(self.small) == len(self.types) and not donated  # every result lies in the shared memory
         self.offsets = [offset for _, offset in self.small]
         self.make = values_maker(self.types, self.offsets if self.plain else None)
@@ -98,14 +100,14 @@ class NativeExecutable:
     def __call__(self, values: Sequence[Value]) -> list[Value]:
         addresses = [v._address or _address(v) for v in values]
         if self.plain:
-            memory, start = _memory(self.shared)
+            memory, start = self._piece()
             places = [start + offset for offset in self.offsets]
             self.program.run([*addresses, *places, *self.fixed])
             return self.make(memory, start)
         memories: list[Any] = [None] * len(self.types)
         places = [0] * len(self.types)
         if self.small:
-            memory, start = _memory(self.shared)
+            memory, start = self._piece()
             for i, offset in self.small:
                 memories[i], places[i] = memory, start + offset
         for i, nbytes in self.large:
@@ -116,6 +118,16 @@ class NativeExecutable:
         for source in self.donated:  # only now: memory that no result took over is read until here
             values[source]._held, values[source]._memory, values[source]._address = None, None, 0
         return self.make(memories, places)
+
+    def _piece(self) -> tuple[np.ndarray, int]:
+        """Memory for the small results of one call."""
+        try:
+            return self.pieces.pop()
+        except IndexError:
+            count = max(1, SLAB_BYTES // max(self.shared, ALIGNMENT))
+            memory, start = _memory(count * self.shared)
+            self.pieces += [(memory, start + i * self.shared) for i in range(1, count)]
+            return memory, start
 
     def _take_over(self, values: Sequence[Value], addresses: list[int], memories: list[Any], places: list[int]) -> None:
         """Donated memory that nobody else can see is used in place; what was seen, or came from outside, is copied once."""
