@@ -32,6 +32,7 @@ from mainspring.ir.bind import Value, memory_value, values_maker
 from mainspring.ir.graph import Graph
 from mainspring.ir.text import show
 from mainspring.runtime import kernel_cache
+from mainspring.runtime.buffers import ALIGNMENT, allocate
 from mainspring.runtime.native import NativeProgram
 from mainspring.runtime.python_program import PythonProgram
 from mainspring.types.dtype import as_dtype
@@ -44,16 +45,8 @@ class Executable(Protocol):
     def __call__(self, values: Sequence[Value]) -> list[Value]: ...
 
 
-ALIGNMENT = 64  # bytes: a full vector, a cache line
 SHARED_BYTES = 1 << 14  # results up to this size share one piece of memory, larger ones get their own
 SLAB_BYTES = 1 << 13  # the least that is asked of NumPy at once, for a few calls
-
-
-def _memory(nbytes: int) -> tuple[np.ndarray, int]:
-    """New memory, and the first address in it on a cache line (NumPy promises 16 bytes, which halves the speed of stores)."""
-    memory = np.empty(nbytes + ALIGNMENT, np.uint8)
-    start = memory.__array_interface__["data"][0]
-    return memory, start + -start % ALIGNMENT
 
 
 def _address(value: Value) -> int:
@@ -70,7 +63,7 @@ def _address(value: Value) -> int:
 
 def private(value: Value) -> Value:
     """A copy of `value` in memory that nobody else can see, as a compiled function would have made it: it can be donated."""
-    memory, address = _memory(value._type.nbytes)
+    memory, address = allocate(value._type.nbytes)
     ctypes.memmove(address, value._address or _address(value), value._type.nbytes)
     return memory_value(memory, address, value._type)
 
@@ -111,7 +104,7 @@ class NativeExecutable:
             for i, offset in self.small:
                 memories[i], places[i] = memory, start + offset
         for i, nbytes in self.large:
-            memories[i], places[i] = _memory(nbytes)
+            memories[i], places[i] = allocate(nbytes)
         if self.donated:
             self._take_over(values, addresses, memories, places)
         self.program.run([*addresses, *places, *self.fixed])
@@ -125,7 +118,7 @@ class NativeExecutable:
             return self.pieces.pop()
         except IndexError:
             count = max(1, SLAB_BYTES // max(self.shared, ALIGNMENT))
-            memory, start = _memory(count * self.shared)
+            memory, start = allocate(count * self.shared)
             self.pieces += [(memory, start + i * self.shared) for i in range(1, count)]
             return memory, start
 
@@ -135,7 +128,7 @@ class NativeExecutable:
         for i, source in self.reused:
             value, address = values[source], addresses[source]
             if value._held is not None or address % ALIGNMENT or address in twice:
-                memory, own = _memory(value._type.nbytes)
+                memory, own = allocate(value._type.nbytes)
                 ctypes.memmove(own, address, value._type.nbytes)
                 memories[i], addresses[source] = memory, own
             else:

@@ -1,0 +1,62 @@
+"""Memory of results: on cache lines, and given back to a pool, so that a large result is not new pages every time.
+
+With this you can ask for memory (`allocate`). A block of POOLED bytes or more returns to the pool when nobody refers to it any
+more, neither a tensor nor a NumPy view of it; the pool keeps at most POOL_BYTES and gives a block to the next result of its
+size. The system hands out and zeroes fresh pages at a few GB/s, which would cost an elementwise kernel more than its work.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+
+import numpy as np
+
+ALIGNMENT = 64  # bytes: a full vector, a cache line
+POOLED = 1 << 16
+POOL_BYTES = 1 << 28
+_PAGE = 4096
+
+_free: defaultdict[int, list[np.ndarray]] = defaultdict(list)
+_kept = 0  # bytes in the pool
+
+
+_ALONE = 3  # references to the memory of a dying block that nobody else sees: the block's, the local name, the question
+
+
+class _Block(np.ndarray):
+    """Memory that goes back to the pool. A view of it refers to the array below (NumPy shortens chains of views), so that one's
+    references are counted: memory that a view still shows is left to that view."""
+
+    def __del__(self) -> None:
+        global _kept
+        memory = self.base
+        if type(memory) is np.ndarray and memory.nbytes == self.nbytes and sys.getrefcount(memory) == _ALONE \
+                and _kept + memory.nbytes <= POOL_BYTES:
+            _kept += memory.nbytes
+            _free[memory.nbytes].append(memory)
+
+
+def allocate(nbytes: int) -> tuple[np.ndarray, int]:
+    """New memory of at least `nbytes`, and the first address in it on a cache line (NumPy promises 16 bytes)."""
+    memory = np.empty(nbytes + ALIGNMENT, np.uint8) if nbytes < POOLED else _pooled(nbytes)
+    start = memory.__array_interface__["data"][0]
+    return memory, start + -start % ALIGNMENT
+
+
+def _pooled(nbytes: int) -> np.ndarray:
+    global _kept
+    size = -(-(nbytes + ALIGNMENT) // _PAGE) * _PAGE
+    try:
+        memory = _free[size].pop()
+        _kept -= size
+    except IndexError:
+        memory = np.empty(size, np.uint8)
+    return memory.view(_Block)
+
+
+def clear() -> None:
+    """Give the pool's memory back to the system."""
+    global _kept
+    _free.clear()
+    _kept = 0
