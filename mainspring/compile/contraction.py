@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from mainspring.compile.blocking import COPIED, Extents, blocking
+from mainspring.compile.blocking import Extents, blocking
 from mainspring.compile.canonical import canonical
 from mainspring.compile.choose import Decide, problem
 from mainspring.compile.fuse import Group
@@ -203,7 +203,7 @@ class Contraction:
     def _tiled(self) -> tuple[list[Kernel], list[Buffer]]:
         heuristic = blocking(self._extents(), self.target)
         chosen = self.decide(heuristic, lambda: product_site(self._problem(), self._extents(), self.target, heuristic))
-        if self._is_deep() and self.way not in COPIED:
+        if self._is_deep() and self.way != "rows":
             return Tiled(self, chosen).deep(MIN_TASKS)
         return Tiled(self, chosen).kernels()
 
@@ -255,7 +255,7 @@ class Contraction:
     @cached_property
     def way(self) -> str:
         """How the left reaches register tiles: "place" or "bases" (in place), "columns" or "rows" (copied)."""
-        tile, i, k = s.var("t", self.m), s.var("i", self.m), s.var("k", self.k)
+        tile, i, k = s.var("t", max(1, self.m - 1)), s.var("i", min(2, self.m)), s.var("k", self.k)  # two rows in range
         parts = apart(self.left_at(s.var("b", self.batch), tile + i, k), k)
         if parts is None:
             return "rows"

@@ -118,15 +118,18 @@ class Tiled:
 
     def _left(self, b: Expr, tile: Expr, first: Expr, tiles: int) -> Left:
         """The left operand of `tile`, in a task whose first row tile is `first`, of at most `tiles`."""
+        if self.of.way in COPIED:
+            return (self._columns if self.of.way == "columns" else self._rows)(b, tile, first, tiles)
+        return self._in_place(b, tile)
+
+    def _in_place(self, b: Expr, tile: Expr) -> Left:
+        """The rows of `tile` where they lie: evenly spaced, or each from an address of its own."""
         of, i, k = self.of, self.reg.i, self.k
-        way = of.way
-        if way in COPIED:
-            return (self._columns if way == "columns" else self._rows)(b, tile, first, tiles)
         left = of.left_at(b, self.first_row(tile) + i, k)
         row, along = apart(left, k)  # type: ignore[misc]
         if self.steps is not None:
             along = load(self.steps, k)
-        if way == "place":
+        if of.way == "place":
             return Left(load(left.attr, row + along), (), (), ())
         bases = Buffer("bases", int64, self.mr, "register")
         fill = For(i, ZERO, s.const(self.mr, int64), (Store((Write(bases, i, row),)),), "unroll")
@@ -248,7 +251,7 @@ class Tiled:
         task = s.var("task", of.batch * of.chunks * groups)
         b, c, group = task // (of.chunks * groups), (task // groups) % of.chunks, task % groups
         panel, turn, tile = s.var("panel", count), s.var("block", -(-of.chunk // block)), s.var("tile", tiles)
-        left = self._left(b, tile, tile, 1)
+        left = self._in_place(b, tile)
         panels = Buffer("panels", of.dtype, math.prod(of.dims.domain[i] for i in self.of_right) * count * of.k * nr)
         packed = self.blocking.right != "place"
         if packed:
