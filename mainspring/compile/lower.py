@@ -1,6 +1,6 @@
 """From a graph to a program: the readable column of named passes.
 
-    prepare:  inline → simplify → fold constants → split long reductions → pad windows → simplify
+    prepare:  inline → simplify → fold constants → split long reductions → split and pad windows → simplify
     region:   fuse → choose kernels → loops        (bodies of control flow are regions of their own)
     plan:     donation → memory and barriers
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from mainspring.base import flags
 from mainspring.base.errors import CompileError
-from mainspring.compile import simplify
+from mainspring.compile import simplify, windows
 from mainspring.compile.choose import HEURISTIC, Chooser, Decide, Decision
 from mainspring.compile.contraction import contraction_kernels
 from mainspring.compile.donate import reuse_donated
@@ -42,7 +42,8 @@ PASSES = (
     ("simplify", simplify.simplify),
     ("fold constants", simplify.fold_constants),
     ("split reductions", simplify.split_reductions),
-    ("pad windows", simplify.pad_windows),
+    ("split spread windows", windows.split_spread),
+    ("pad windows", windows.pad_windows),
     ("simplify again", simplify.simplify),
 )
 

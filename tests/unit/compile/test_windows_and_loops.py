@@ -43,3 +43,28 @@ def test_gradients_of_windows_agree_with_the_reference(options, size, channels):
     gradient = ms.grad(lambda p: ms.sum(ms.conv(p[0], p[1], **options) ** 2) * 1e-3)
     for compiled, eager in zip(ms.jit(gradient)((x, w)), gradient((x, w)), strict=True):
         np.testing.assert_allclose(compiled, eager, rtol=1e-4, atol=1e-4 * float(ms.max(ms.abs(eager))))
+
+
+@pytest.mark.parametrize("stride, window, extent, padding", [
+    (2, 3, 8, 1), (2, 1, 8, 0), (2, 3, 9, 1), (3, 4, 11, 2), (4, 2, 9, 1), ((2, 1), 3, 8, 1), (2, 5, 7, 2), (3, 1, 7, 0)])
+def test_gradients_of_strided_convolutions_multiply_no_zeros(stride, window, extent, padding):
+    x, w = normal(2, extent, extent, 4), normal(window, window, 2, 6)
+
+    def loss(x):
+        return ms.sum(ms.sin(ms.conv(x, w, stride=stride, padding=padding, groups=2)))
+
+    compiled = ms.jit(ms.grad(loss))
+    np.testing.assert_allclose(compiled(x), ms.grad(loss)(x), rtol=2e-5, atol=2e-5)
+    graph = prepare(compiled.graph(x))
+    assert all(set(n.static["dilation"]) == {1} for n in graph.nodes() if n.op.name == "conv")
+    assert not any(any(n.static["interior"]) for n in graph.nodes() if n.op.name == "pad")
+
+
+def test_transposed_convolutions_of_any_dims_agree_with_eager_mode():
+    for d in (1, 2, 3):
+        x, w = normal(2, *[5] * d, 3), normal(*[3] * d, 4, 3)
+        for stride in (2, 3):
+            def f(x, w, stride=stride):
+                return ms.conv_transpose(x, w, stride=stride, padding=1)
+
+            np.testing.assert_allclose(ms.jit(f)(x, w), f(x, w), rtol=2e-5, atol=2e-5)
