@@ -1,4 +1,4 @@
-"""The command `mainspring`: train, generate, report, info.
+"""The command `mainspring`: train, generate, report, info, bench.
 
 Heavy parts are imported by the commands that use them, so that help and a mistyped option answer at once. An error of ours is
 one short message and an exit code: 2 for what was asked wrongly, 1 for what went wrong; MS_DEBUG=1 shows where it came from.
@@ -161,12 +161,33 @@ def report(run: RunArgument) -> None:
 @app.command()
 @reported
 def info(
-    measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Time a compiled matrix product.")] = True,
+    measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Measure what a core and all of them can do.")] = True,
+    peak: Annotated[bool, typer.Option("--peak", help="Measure memory, too.")] = False,
 ) -> None:
     """Print version, processor, threads, measured peak, caches and the optional parts found."""
     from mainspring.tools.info import show
 
-    show(measure)
+    show(measure, peak)
+
+
+@app.command()
+@reported
+def bench(
+    family: Annotated[list[str] | None, typer.Argument(help="Families of workloads; all by default.", show_default=False)] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads, and cores, of every peer; all cores by default.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Timings of each peer, in turn.")] = 7,
+    seconds: Annotated[float, typer.Option(min=0.001, help="How long a timing lasts at least.")] = 0.06,
+    size: Annotated[list[str] | None, typer.Option(help="Only cases whose name contains this; 'all' adds the extra ones.")] = None,
+    peer: Annotated[list[str] | None, typer.Option(help="Only peers whose name contains this.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for a table, its numbers and a picture.")] = None,
+    measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Measure the machine's peak first.")] = True,
+) -> None:
+    """Run workloads beside PyTorch, JAX, ONNX Runtime and tinygrad, those that are installed, and compare."""
+    from mainspring.tools.bench import carry_out
+
+    count = _checked_threads(threads).get("threads", flags.threads())
+    carry_out(family or [], out, measure, threads=count, rounds=rounds, seconds=seconds, sizes=tuple(size or ()),
+              peers=tuple(peer or ()))
 
 
 def _checked_threads(threads: int | None) -> dict[str, int]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from mainspring._version import __version__
 from mainspring.base import flags
+from mainspring.tools.peak import Rate, measure, processor_caches
 from mainspring.tools.report import environment
 
 REQUIRED = ("numpy", "llvmlite", "ml_dtypes", "safetensors", "scipy", "typer", "rich", "jinja2")
@@ -23,14 +21,12 @@ OPTIONAL = {
     "onnx": "model exchange",
     "plotly": "pictures",
 }
-_PRODUCT = 1024  # rows and columns of the measured matrix product
-_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 Row = tuple[str, str]
 
 
-def show(measure: bool) -> None:
-    """Print all of it as a table that fits the terminal."""
+def show(measured: bool, memory: bool) -> None:
+    """Print all of it as a table that fits the terminal; see `rows`."""
     from rich.console import Console
     from rich.table import Table
 
@@ -38,13 +34,13 @@ def show(measure: bool) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for name, value in rows(measure):
+    for name, value in rows(measured, memory):
         table.add_row(name, value)
     console.print(table, highlight=False)
 
 
-def rows(measure: bool) -> Iterator[Row]:
-    """(name, value) of each fact; `measure` runs a compiled matrix product for about a second."""
+def rows(measured: bool, memory: bool) -> Iterator[Row]:
+    """(name, value) of each fact; `measured` finds the peak for about a second, with `memory` for two more."""
     machine = environment()
     yield "mainspring", __version__
     yield "python", f"{platform.python_version()} ({machine['system']}, {platform.machine()})"
@@ -52,8 +48,8 @@ def rows(measure: bool) -> Iterator[Row]:
     yield from _target_rows()
     yield "processor caches", ", ".join(processor_caches()) or "unknown"
     yield "threads", f"{flags.threads()} of {os.cpu_count()} logical processors"
-    if measure:
-        yield "measured peak", f"{measured_gflops():.0f} GFLOP/s, compiled float32 matrix product of {_PRODUCT}³"
+    if measured or memory:
+        yield from _peak_rows(memory)
     yield "compiled objects", compiled_objects()
     yield "needed parts", ", ".join(f"{name} {_installed(name) or 'missing!'}" for name in REQUIRED)
     for name, use in OPTIONAL.items():
@@ -69,34 +65,17 @@ def _target_rows() -> Iterator[Row]:
     yield "features", f"{', '.join(sorted(target.has)) or 'baseline'}; {registers}"
 
 
-def processor_caches() -> list[str]:
-    """``["L1 data 48K", "L2 unified 1024K", ...]`` of one core, where the system tells."""
-    found = []
-    for index in sorted(_CACHES.glob("index*")) if _CACHES.is_dir() else []:
-        try:
-            level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
-        except OSError:
-            continue
-        found.append(f"L{level} {kind.lower()} {size}")
-    return found
+def _peak_rows(memory: bool) -> Iterator[Row]:
+    peak = measure(memory=memory)
+    for name, rate in peak.arithmetic.items():
+        yield f"peak {name}", _rate(rate, "GFLOP/s" if "float" in name else "GOP/s", peak.threads)
+    for name, rate in peak.memory.items():
+        yield f"memory, {name}", _rate(rate, "GB/s", peak.threads)
 
 
-def measured_gflops(seconds: float = 1.0) -> float:
-    """The best rate of a compiled square product seen in `seconds`, in 10⁹ floating-point operations a second."""
-    from mainspring.jit import jit
-    from mainspring.ops.contract import matmul
-    from mainspring.tensor import asarray
-
-    rng = np.random.default_rng(0)
-    a, b = (asarray(rng.standard_normal((_PRODUCT, _PRODUCT), np.float32)) for _ in range(2))
-    product = jit(matmul)
-    np.asarray(product(a, b))  # compiles
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        np.asarray(product(a, b))
-        best = min(best, time.perf_counter() - start)
-    return 2 * _PRODUCT**3 / best / 1e9
+def _rate(rate: Rate, unit: str, threads: int) -> str:
+    digits = 0 if rate.all >= 100 else 1
+    return f"{rate.one:.{digits}f} {unit} on one core, {rate.all:.{digits}f} on {threads} threads"
 
 
 def compiled_objects() -> str:

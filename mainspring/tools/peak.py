@@ -25,7 +25,7 @@ _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _SMALLEST, _LARGEST = 64 << 20, 256 << 20  # bytes of an array that is streamed
 _LINE = 128  # bytes that one thread writes its result to
 _STREAM = 8  # vectors in a round of a stream
-_PRODUCT_SECONDS, _STREAM_SECONDS = 0.15, 0.25  # how long to look for the best rate
+_PRODUCT_SECONDS, _STREAM_SECONDS = 0.25, 0.25  # how long to look for the best rate
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _product_text(product: _Product, target: Target) -> tuple[str, int]:
 
 def _product_rate(product: _Product, threads: int) -> Rate:
     text, operations = _product_text(product, native())
-    kernel = _loaded(text)
+    kernel = _kernel(text)
     half = {"float32": np.float32, "float64": np.float64}.get(product.dtype)
     numbers = np.full(2 * _LINE, 0.5, half) if half else np.ones(2 * _LINE, np.uint8)  # acc ← acc / 2 + 1/2 stays a normal number
     operands, results = _aligned(2 * _LINE), _aligned(_LINE * threads)
@@ -161,6 +161,7 @@ def _product_rate(product: _Product, threads: int) -> Rate:
 
     def rate(count: int) -> float:
         rounds = 1 << 12
+        _timed(kernel, (rounds, operands, results), count)  # starts the team
         while _timed(kernel, (rounds, operands, results), count) < 5e-3:  # far above the cost of waking the team
             rounds *= 2
         return _best(kernel, (rounds, operands, results), count, _PRODUCT_SECONDS, operations * rounds * count)
@@ -231,7 +232,7 @@ def _memory_rates(threads: int) -> dict[str, Rate]:
     source[:] = sink[:] = 1  # gives them memory
     rates = {}
     for kind in ("read", "copy", "copy past caches"):
-        kernel, moved = _loaded(_stream_text(kind, native())), size if kind == "read" else 2 * size
+        kernel, moved = _kernel(_stream_text(kind, native())), size if kind == "read" else 2 * size
         rates[kind] = Rate(*(_best(kernel, (size, source, sink), n, _STREAM_SECONDS, moved) for n in (1, threads)))
     return rates
 
@@ -257,9 +258,15 @@ def _bytes(size: str) -> int:
 # ----------------------------------------------------------------------------------------------------------- timing
 
 
-@cache
-def _loaded(text: str) -> codegen.Loaded:
-    return codegen.load_object(codegen.compile_module(text))
+class _Kernel:
+    """A compiled text: the address of its function, good as long as this lives."""
+
+    def __init__(self, text: str) -> None:
+        self._loaded = codegen.load_object(codegen.compile_module(text))
+        self.address = self._loaded.address("run")
+
+
+_kernel = cache(_Kernel)
 
 
 def _aligned(size: int) -> np.ndarray:
@@ -268,17 +275,17 @@ def _aligned(size: int) -> np.ndarray:
     return memory[start : start + size]
 
 
-def _timed(kernel: codegen.Loaded, arguments: tuple[int, np.ndarray, np.ndarray], threads: int) -> float:
+def _timed(kernel: _Kernel, arguments: tuple[int, np.ndarray, np.ndarray], threads: int) -> float:
     """Seconds of one run."""
     size, source, sink = arguments
     words = np.array([size, source.ctypes.data, sink.ctypes.data], np.int64)
-    function, address = kernel.address("run"), words.ctypes.data
+    address = words.ctypes.data
     start = time.perf_counter()
-    team.dispatch(function, address, threads)
+    team.dispatch(kernel.address, address, threads)
     return time.perf_counter() - start
 
 
-def _best(kernel: codegen.Loaded, arguments: Any, threads: int, seconds: float, work: float) -> float:
+def _best(kernel: _Kernel, arguments: Any, threads: int, seconds: float, work: float) -> float:
     """The best rate, in 10⁹ of `work` a second, seen in `seconds` and at least three runs."""
     end, times = time.perf_counter() + seconds, [_timed(kernel, arguments, threads) for _ in range(3)]
     while time.perf_counter() < end:

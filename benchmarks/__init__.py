@@ -1,0 +1,8 @@
+"""Peers side by side: each workload in Mainspring and in what a user would pick instead, on this machine, in this run.
+
+    mainspring bench gemm gpt_step --threads 2 --out results
+
+`harness` says how a family of workloads is written and run, `FAMILIES` names those there are: a module each.
+"""
+
+FAMILIES = ("gemm",)
