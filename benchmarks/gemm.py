@@ -50,11 +50,6 @@ def onnx_runtime(case: Case) -> Workload:
     return Workload(graph.session({"x": a, "y": b}))
 
 
-def numpy(case: Case) -> Workload:
-    a, b = operands(case)
-    return Workload(lambda: a @ b)
-
-
 SQUARES = (256, 512, 1024, 2048)
 SMALL = (8, 16, 24, 32, 48, 64)
 FAMILY = Family(
@@ -70,7 +65,7 @@ FAMILY = Family(
             (384, 384, 384), (768, 768, 768), (1000, 1000, 1000), (1536, 1536, 1536), (4096, 64, 4096), (64, 4096, 512),
             (1, 1024, 1024), (8, 1024, 1024), (32, 4096, 1024), (100, 100, 100), (127, 129, 131), (2048, 512, 128))),
     ),
-    {"mainspring": mainspring, "torch eager": torch_eager, "jax": jax, "onnx runtime": onnx_runtime, "numpy": numpy},
+    {"mainspring": mainspring, "torch eager": torch_eager, "jax": jax, "onnx runtime": onnx_runtime},
     tolerance=1e-5,
     fresh=False,
 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,7 @@ PATIENCE = 200  # seconds that a peer may take to build a workload
 # variables that set the number of threads, and what each peer's process imports before its memory is counted
 THREADS = ("MS_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CPU_COUNT")
 IMPORTS = {OURS: "mainspring", "torch eager": "torch", "torch.compile": "torch", "jax": "jax", "onnx runtime": "onnxruntime",
-           "tinygrad": "tinygrad", "torch bf16": "torch", "numpy": "numpy", "mainspring f32": "mainspring"}
+           "tinygrad": "tinygrad", "torch bf16": "torch", "mainspring f32": "mainspring"}
 
 
 class Disagreement(MainspringError):
@@ -152,7 +153,7 @@ class Absent(Exception):
 
 
 class Peer:
-    """A peer's process."""
+    """A peer's process. It is stopped but while it answers: many libraries' threads go on spinning when their work is done."""
 
     def __init__(self, module: str, name: str, threads: int, environment: dict[str, str] | None = None):
         self.name = name
@@ -166,6 +167,7 @@ class Peer:
     def ask(self, order: str, patience: float = PATIENCE, **details: Any) -> dict[str, Any]:
         """The answer to an order; raises Absent when there is none, or a bad one."""
         assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.send_signal(signal.SIGCONT)
         try:
             self.process.stdin.write(json.dumps({"do": order, **details}) + "\n")
             self.process.stdin.flush()
@@ -174,6 +176,7 @@ class Peer:
         if not select.select([self.process.stdout], [], [], patience)[0]:
             raise Absent(f"no answer in {patience:.0f} s")
         line = self.process.stdout.readline()
+        self.process.send_signal(signal.SIGSTOP)
         answer = json.loads(line) if line else {"failed": self._last_words()}
         if "failed" in answer:
             raise Absent(answer["failed"])

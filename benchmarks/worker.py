@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import json
 import math
 import os
 import resource
+import signal
 import sys
 import time
 from pathlib import Path
@@ -22,6 +24,7 @@ _STATUS = Path("/proc/self/status")
 
 def main() -> None:
     """Answer orders from standard input until it ends. What libraries print goes to standard error."""
+    _die_with_parent()
     module, name, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -36,6 +39,12 @@ def main() -> None:
             answer = {"failed": f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:300]}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+
+
+def _die_with_parent() -> None:
+    """A stopped process would not see its input end."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class Worker:
