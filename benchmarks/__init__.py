@@ -5,4 +5,4 @@
 `harness` says how a family of workloads is written and run, `FAMILIES` names those there are: a module each.
 """
 
-FAMILIES = ("gemm", "mlp_step", "gpt_step", "cnn_step", "lstm_step")
+FAMILIES = ("gemm", "rows", "mlp_step", "gpt_step", "cnn_step", "lstm_step")
