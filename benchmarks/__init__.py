@@ -2,7 +2,8 @@
 
     mainspring bench gemm gpt_step --threads 2 --out results
 
-`harness` says how a family of workloads is written and run, `FAMILIES` names those there are: a module each.
+`harness` says how a family of workloads is written and run; `FAMILIES` names those there are, each a module.
 """
 
-FAMILIES = ("gemm", "rows", "mlp_step", "gpt_step", "cnn_step", "lstm_step")
+FAMILIES = ("gemm", "rows", "mlp_step", "gpt_step", "cnn_step", "lstm_step", "inference", "bf16_step", "compile_time", "calls",
+            "imports")

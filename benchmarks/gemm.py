@@ -45,7 +45,7 @@ def onnx_runtime(case: Case) -> Workload:
 
     a, b = operands(case)
     graph = Builder()
-    x, y = graph.input("x", a), graph.input("y", b)
+    x, y = (graph.input(name, x.dtype, x.shape) for name, x in (("x", a), ("y", b)))
     graph.output(graph.node("MatMul", x, y), (a.shape[0], b.shape[1]))
     return Workload(graph.session({"x": a, "y": b}))
 

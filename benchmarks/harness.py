@@ -78,7 +78,7 @@ class Family:
 
     Attributes:
         name: that of the module, too. title: one line.
-        cases: the sizes. peers: name (of `IMPORTS`) → builder.
+        cases: the sizes. peers: name (`IMPORTS` says what it imports) → builder; ours is the first.
         tolerance: by how much two peers' numbers may differ, as a share of the largest of them.
         fresh: each case in a process of its own, so that first calls and memory are those of a new process.
         cold: no round is timed; instead the first call is, with empty caches and with those that a first process left.
@@ -139,8 +139,8 @@ class Outcome:
 
 
 def load(name: str) -> Family:
-    """The family of the module `name`."""
-    family = import_module(f"benchmarks.{name}").FAMILY
+    """The family of the module `name` of this package, or of any module by its full name."""
+    family = import_module(name if "." in name else f"benchmarks.{name}").FAMILY
     assert isinstance(family, Family)
     return family
 

@@ -78,7 +78,7 @@ def onnx_runtime(case: Case) -> Workload:
 
     graph, (x, y, w, b) = Builder(), operands(case)
     feed = {"x": x, "y": y} if case.sizes["op"] in ("gelu", "relu") else {"x": x}
-    names = [graph.input(name, value) for name, value in feed.items()]
+    names = [graph.input(name, value.dtype, value.shape) for name, value in feed.items()]
     if case.sizes["op"] == "gelu":
         active = graph.node("Gelu", graph.node("Add", names[0], graph.constant(b)))
         found = graph.node("Add", graph.node("Mul", active, graph.constant(w)), names[1])

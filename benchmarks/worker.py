@@ -103,14 +103,16 @@ def _each(run: Any) -> float:
 
 
 def _limit(name: str, threads: int) -> None:
-    """Bind the process to `threads` cores, which every library heeds, and tell those that want to be told."""
+    """Bind the process to `threads` cores, which every library heeds, import its library, and tell it if it wants to be told."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    if name not in IMPORTS:
+        return
     library = importlib.import_module(IMPORTS[name])
     if IMPORTS[name] == "torch":
         library.set_num_threads(threads)
     elif IMPORTS[name] == "jax":
-        library.devices()
+        library.devices()  # starts it
 
 
 def _arrays(result: Any) -> list[np.ndarray]:

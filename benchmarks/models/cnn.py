@@ -223,7 +223,7 @@ def onnx(size: Size) -> Any:
         scale, shift, mean, var = (graph.constant(value) for value in (one, 0 * one, 0 * one, one))
         return graph.node("BatchNormalization", y, scale, shift, mean, var, epsilon=EPS)
 
-    x = graph.input("x", batch(size)[0].transpose(0, 3, 1, 2))
+    x = graph.input("x", np.float32, (size.batch, 3, size.side, size.side))
     x = graph.node("Relu", normed(w["stem"], x))
     for b in w["blocks"]:
         h = graph.node("Relu", normed(b["conv1"], x, b["stride"]))

@@ -5,7 +5,6 @@ Shape legend: B batch, L positions, C width, H heads, V symbols.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,6 +158,22 @@ def torch(size: Size) -> Any:
     return GPT(weights(size))
 
 
+def torch_decode(model: Any, tokens: Any, caches: list[tuple[Any, Any]], place: int) -> Any:
+    """Scores of the last of `tokens` (B, L), which lie at `place` and behind; the caches (B, H, S, C / H) get them, too."""
+    import torch.nn.functional as F
+
+    end = place + tokens.shape[1]
+    x = model.embedding(tokens) + model.position[place:end]
+    for block, (keys, values) in zip(model.blocks, caches, strict=True):
+        shape = (*x.shape[:2], keys.shape[1], keys.shape[3])
+        q, k, v = (part.view(shape).transpose(1, 2) for part in block.qkv(block.norm1(x)).split(x.shape[2], 2))
+        keys[:, :, place:end], values[:, :, place:end] = k, v
+        y = F.scaled_dot_product_attention(q, keys[:, :, :end], values[:, :, :end], is_causal=place == 0)
+        x = x + block.out(y.transpose(1, 2).reshape(x.shape))
+        x = x + block.down(F.gelu(block.up(block.norm2(x))))
+    return model.norm(x[:, -1]) @ model.embedding.weight.T
+
+
 # -------------------------------------------------------------------------------------------------------------- jax
 
 
@@ -183,6 +198,83 @@ def _jax_norm(x: Any, w: Weights) -> Any:
     return shifted * jax.lax.rsqrt((shifted * shifted).mean(-1, keepdims=True) + 1e-5) * w["weight"] + w["bias"]
 
 
-def head_scale(size: Size) -> float:
-    """1 / √(width of a head)."""
-    return 1 / math.sqrt(size.width // size.heads)
+def jax_decode(w: Weights, tokens: Any, caches: Any, place: Any, heads: int) -> tuple[Any, Any]:
+    """Scores of the last of `tokens` (B, L), which lie at `place` and behind; caches (B, S, H, C / H) with them."""
+    import jax
+    import jax.numpy as jnp
+
+    batch, length = tokens.shape
+    capacity = caches[0][0].shape[1]
+    positions = place + jnp.arange(length)
+    seen = jnp.arange(capacity)[None, :] <= positions[:, None]
+    x, grown = w["embedding"][tokens] + w["position"][positions], []
+    for b, cache in zip(w["blocks"], caches, strict=True):
+        qkv = (_jax_norm(x, b["norm1"]) @ b["qkv"]).reshape(batch, length, 3, heads, -1)
+        k, v = (jax.lax.dynamic_update_slice(old, qkv[:, :, 1 + i], (0, place, 0, 0)) for i, old in enumerate(cache))
+        y = jax.nn.dot_product_attention(qkv[:, :, 0], k, v, mask=seen[None, None])
+        x = x + y.reshape(x.shape) @ b["out"]
+        x = x + jax.nn.gelu(_jax_norm(x, b["norm2"]) @ b["up"], approximate=False) @ b["down"]
+        grown.append((k, v))
+    return _jax_norm(x[:, -1], w["norm"]) @ w["embedding"].T, grown
+
+
+# ------------------------------------------------------------------------------------------------------------- onnx
+
+
+class OnnxDecoder:
+    """The model in ONNX Runtime, with its own attention over a cache that it appends to in place (as its GenAI library has it)."""
+
+    def __init__(self, size: Size):
+        import onnxruntime
+
+        self.size, self.session = size, _onnx_graph(size).runner()
+        self.scores = self.session.get_outputs()[-1].name
+        self.binding = self.session.io_binding()
+        shape = (size.batch, size.heads, size.context, size.width // size.heads)
+        for layer in range(size.layers):
+            for kind in ("k", "v"):
+                cache = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32))
+                self.binding.bind_ortvalue_input(f"{kind}{layer}", cache)
+                self.binding.bind_ortvalue_output(f"{kind}{layer}_out", cache)
+
+    def decode(self, tokens: np.ndarray, place: int) -> np.ndarray:
+        """Scores of the last of `tokens` (B, L), which lie at `place` and behind."""
+        end = place + tokens.shape[1]
+        feed = {"tokens": tokens, "positions": np.arange(place, end), "last": np.full(self.size.batch, end - 1, np.int32),
+                "total": np.array(end, np.int32)}
+        for name, value in feed.items():
+            self.binding.bind_cpu_input(name, np.ascontiguousarray(value))
+        self.binding.bind_output(self.scores)
+        self.session.run_with_iobinding(self.binding)
+        return self.binding.get_outputs()[-1].numpy()
+
+
+def _onnx_graph(size: Size) -> Any:
+    from benchmarks.models.onnx import Builder
+
+    graph, w, c = Builder(), weights(size), size.width
+    tokens, positions = graph.input("tokens", np.int64, ["B", "L"]), graph.input("positions", np.int64, ["L"])
+    last, total = graph.input("last", np.int32, ["B"]), graph.input("total", np.int32, [])
+
+    def norm(w: Weights, x: str) -> str:
+        return graph.node("LayerNormalization", x, graph.constant(w["weight"]), graph.constant(w["bias"]), epsilon=1e-5)
+
+    def product(x: str, w: np.ndarray) -> str:
+        return graph.node("MatMul", x, graph.constant(w))
+
+    cache = ["B", size.heads, size.context, c // size.heads]
+    x = graph.node("Add", graph.node("Gather", graph.constant(w["embedding"]), tokens),
+                   graph.node("Gather", graph.constant(w["position"]), positions))
+    for layer, b in enumerate(w["blocks"]):
+        past = [graph.input(f"{kind}{layer}", np.float32, cache) for kind in ("k", "v")]
+        parts = graph.node("Split", product(norm(b["norm1"], x), b["qkv"]), outputs=3, axis=-1, num_outputs=3)
+        attended, *present = graph.node(
+            "GroupQueryAttention", *parts, *past, last, total, names=[f"attended{layer}", f"k{layer}_out", f"v{layer}_out"],
+            domain="com.microsoft", num_heads=size.heads, kv_num_heads=size.heads)
+        for name in present:
+            graph.output(name, cache)
+        x = graph.node("Add", x, product(attended, b["out"]))
+        x = graph.node("Add", x, product(graph.node("Gelu", product(norm(b["norm2"], x), b["up"])), b["down"]))
+    x = graph.node("Gather", norm(w["norm"], x), graph.constant(np.int64(-1)), axis=1)
+    graph.output(product(x, w["embedding"].T), ["B", size.symbols])
+    return graph

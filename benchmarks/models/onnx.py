@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,11 @@ class Builder:
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
 
-    def input(self, name: str, like: np.ndarray) -> str:
-        """An input of the shape and dtype of `like`."""
+    def input(self, name: str, dtype: Any, shape: Sequence[Any]) -> str:
+        """An input; a word in its shape is an extent that may vary."""
         from onnx import helper
 
-        self.inputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(like.dtype), like.shape))
+        self.inputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape))
         return name
 
     def constant(self, value: Any) -> str:
@@ -37,15 +37,15 @@ class Builder:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
-    def node(self, op: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
+    def node(self, op: str, *inputs: str, outputs: int = 1, names: list[str] | None = None, **attributes: Any) -> Any:
         """What `op` gives: a name, or several."""
         from onnx import helper
 
-        names = [f"v{len(self.nodes)}_{i}" for i in range(outputs)]
+        names = names or [f"v{len(self.nodes)}_{i}" for i in range(outputs)]
         self.nodes.append(helper.make_node(op, list(inputs), names, **attributes))
-        return names[0] if outputs == 1 else names
+        return names[0] if len(names) == 1 else names
 
-    def output(self, name: str, shape: tuple[int, ...]) -> None:
+    def output(self, name: str, shape: Sequence[Any]) -> None:
         from onnx import TensorProto, helper
 
         self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
@@ -61,7 +61,7 @@ class Builder:
         from onnx import helper
 
         graph = helper.make_graph(self.nodes, "model", self.inputs, self.outputs, self.constants)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)], ir_version=10)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
         options.inter_op_num_threads = 1
