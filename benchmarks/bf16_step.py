@@ -1,4 +1,4 @@
-"""The training step of `gpt_step` in bfloat16 with float32 master weights, beside PyTorch's autocast, and beside our own float32."""
+"""The step of `gpt_step` in bfloat16 with float32 master weights, beside PyTorch's autocast and our own float32."""
 
 from __future__ import annotations
 

@@ -103,8 +103,6 @@ def jax(case: Case) -> Workload:
     return Workload(run, CHECKS)
 
 
-PEERS = {"mainspring": mainspring, "torch eager": partial(torch, compiled=False), "torch.compile": partial(torch, compiled=True),
-         "jax": jax}
 RECIPE = gpt.Size(width=128, context=64, batch=12)  # the size of `mainspring train`
 FAMILY = Family(
     "gpt_step",
@@ -117,6 +115,7 @@ FAMILY = Family(
         case_of(gpt.Size(layers=2, width=512, heads=8, context=128, batch=4), extra=True),
         case_of(gpt.Size(layers=2, width=256, heads=4, context=512, batch=2), extra=True),
     ),
-    PEERS,
+    {"mainspring": mainspring, "torch eager": partial(torch, compiled=False), "torch.compile": partial(torch, compiled=True),
+     "jax": jax},
     tolerance=2e-4,
 )

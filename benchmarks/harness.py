@@ -1,9 +1,9 @@
 """How a family of workloads is described, and how its peers are run: in processes of their own, in turn, compared pair by pair.
 
 A family's module holds `FAMILY`: cases (sizes), and a builder for each peer, of which the first is ours. ``builder(case)`` sets
-a workload up and gives a `Workload`. The peers' processes (`benchmarks.worker`) are told in turn to run, so that a drift of the
-machine's speed meets all alike, and only after they were seen to compute the same numbers. A peer that is not installed, or that
-fails, is left out with the reason; ours must work.
+a workload up and gives a `Workload`. The peers' processes (`benchmarks.worker`) are told in turn to run, so that a drift of
+the machine's speed meets all alike, and only after they were seen to compute the same numbers. A peer that is not installed,
+or that fails, is left out with the reason; ours must work.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class Peer:
 
     def __init__(self, module: str, name: str, threads: int, environment: dict[str, str] | None = None):
         self.name = name
-        self.log = tempfile.TemporaryFile("w+")
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         variables = {**os.environ, **dict.fromkeys(THREADS, str(threads)), "PYTHONPATH": path, **(environment or {})}
         command = [sys.executable, "-m", "benchmarks.worker", module, name, str(threads)]

@@ -1,4 +1,4 @@
-"""Inference of the GPT of `gpt_step` (reading a prompt, then token by token) and of the network of `cnn_step`, batch 1 and 32."""
+"""Inference: the GPT of `gpt_step`, reading a prompt and then token by token, and the network of `cnn_step`; batch 1 and 32."""
 
 from __future__ import annotations
 
@@ -145,7 +145,8 @@ FAMILY = Family(
     (
         *(_gpt(kind, batch) for kind in ("prompt", "token") for batch in (1, 32)),
         *(_cnn(batch) for batch in (1, 32)),
-        *(_gpt(kind, batch, extra=True, layers=3, width=384, heads=6, context=96) for kind in ("prompt", "token") for batch in (1, 5)),
+        *(_gpt(kind, batch, extra=True, layers=3, width=384, heads=6, context=96)
+          for kind in ("prompt", "token") for batch in (1, 5)),
         *(_gpt("token", batch, extra=True, layers=4, width=768, heads=12, context=256) for batch in (1, 4)),
         *(_cnn(batch, extra=True, channels=(24, 48, 96)) for batch in (1, 7)),
     ),

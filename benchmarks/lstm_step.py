@@ -152,8 +152,11 @@ def jax(case: Case) -> Workload:
         count = count + 1
         mean = jax.tree.map(lambda m, x: B1 * m + (1 - B1) * x, mean, g)
         square = jax.tree.map(lambda v, x: B2 * v + (1 - B2) * x * x, square, g)
-        w = jax.tree.map(lambda w, m, v: w - RATE * (m / (1 - B1**count)) / (jnp.sqrt(v / (1 - B2**count)) + EPS), w, mean, square)
-        return value, w, mean, square, count
+
+        def update(w: Any, m: Any, v: Any) -> Any:
+            return w - RATE * (m / (1 - B1**count)) / (jnp.sqrt(v / (1 - B2**count)) + EPS)
+
+        return value, jax.tree.map(update, w, mean, square), mean, square, count
 
     w = jax.tree.map(jnp.array, weights(size))
     inputs, targets = (jnp.asarray(x) for x in tokens(size))

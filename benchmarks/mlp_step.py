@@ -1,4 +1,4 @@
-"""A training step of a small perceptron (784-256-128-10, batch 64, SGD with momentum): a step so short that its overhead shows."""
+"""A training step of a small perceptron (784-256-128-10, batch 64, SGD with momentum), so short that its overhead shows."""
 
 from __future__ import annotations
 

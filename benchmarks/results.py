@@ -35,7 +35,7 @@ def _peer(family: Family, timing: Timing, ours: Timing, peak: Peak | None, outco
     middle, low, high = ratio(ours.times, timing.times)
     known = peak is not None and (case.operations or case.moved) and not family.cold
     return {"seconds": median, "times": list(timing.times), "ratio": middle, "low": low, "high": high,
-            "share": peak.share(median, case.operations, case.moved, case.dtype) if peak and known else None,
+            "share": peak.share(median, case.operations, case.moved, case.dtype) or None if peak and known else None,
             "first": timing.first, "first_ratio": timing.first / ours.first, "memory": timing.memory}
 
 
@@ -64,7 +64,8 @@ def _times_table(names: list[str], records: list[dict[str, Any]]) -> str:
     for found in records:
         cells = [_timed(found["peers"].get(name)) for name in names]
         share = found["peers"][names[0]]["share"]
-        rows.append([found["case"], cells[0].split(" (")[0], f"{share:.0%}" if share else "", *cells[1:], _number(found["best"])])
+        ours = cells[0].split(" (")[0]
+        rows.append([found["case"], ours, f"{share:.0%}" if share else "", *cells[1:], _number(found["best"])])
     means = [_mean(records, name) for name in names[1:]]
     best = geometric_mean([found["best"] for found in records if found["best"]])
     return _markdown(head, [*rows, ["geometric mean", "", "", *means, _number(best)]])
@@ -91,9 +92,12 @@ def _cost(peer: dict[str, Any] | None) -> str:
     return "–" if peer is None else f"{peer['first']:.2f} s, {peer['memory'] / 2**20:.0f} MB"
 
 
+_COLD = (("first", "first_ratio"), ("seconds", "ratio"))  # with empty caches, and from disk
+
+
 def _cold_table(names: list[str], records: list[dict[str, Any]]) -> str:
     """First calls with empty caches, and from disk."""
-    rows = [[found["case"], name, f"{peer['first']:.2f} s ({peer['first_ratio']:.2f})", f"{peer['seconds']:.2f} s ({peer['ratio']:.2f})"]
+    rows = [[found["case"], name, *(f"{peer[time]:.2f} s ({peer[by]:.2f})" for time, by in _COLD)]
             for found in records for name, peer in found["peers"].items()]
     return _markdown(["case", "peer", "cold (time / ours)", "from disk (time / ours)"], rows)
 
@@ -119,7 +123,7 @@ def document(machine: dict[str, Any], versions: dict[str, str], options: Options
              tables: list[str]) -> str:
     """The whole report in Markdown."""
     facts = [f"{date}, {machine['processor']}, {options.threads} threads, {options.rounds} interleaved rounds of at least "
-             f"{duration(options.seconds)} each; a ratio is the median of (time of the peer / ours), with the lowest and highest."]
+             f"{duration(options.seconds)}; a ratio is the median of (time of the peer / ours), with the lowest and highest."]
     if peak is not None:
         arithmetic = ", ".join(f"{name} {rate.all:.0f}" for name, rate in peak.arithmetic.items())
         memory = ", ".join(f"{name} {rate.all:.1f}" for name, rate in peak.memory.items())

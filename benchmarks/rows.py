@@ -1,4 +1,4 @@
-"""What is bound by memory, or by a call's overhead: a fused elementwise chain, softmax and layer norm, of 1 k to 10 M elements."""
+"""What memory, or the overhead of a call, bounds: elementwise chains, softmax and layer norm, of 1 k to 10 M elements."""
 
 from __future__ import annotations
 

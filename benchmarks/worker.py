@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -36,7 +37,8 @@ def main() -> None:
         except ImportError as error:
             answer = {"failed": f"not installed: {error}"}
         except Exception as error:
-            answer = {"failed": f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:300]}
+            first, *_ = [*str(error).strip().splitlines(), ""]
+            answer = {"failed": f"{type(error).__name__}: {first}"[:300]}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
@@ -103,7 +105,7 @@ def _each(run: Any) -> float:
 
 
 def _limit(name: str, threads: int) -> None:
-    """Bind the process to `threads` cores, which every library heeds, import its library, and tell it if it wants to be told."""
+    """Bind the process to `threads` cores, which libraries heed, import its library, and tell it if it wants to be told."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     if name not in IMPORTS:
@@ -139,10 +141,8 @@ def _memory(line: str) -> int:
 
 
 def _forget_peak() -> None:
-    try:
+    with contextlib.suppress(OSError):  # the peak is then that of the whole process
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass  # the peak is then that of the whole process
 
 
 if __name__ == "__main__":

@@ -111,7 +111,8 @@ def mainspring(size: Size) -> Any:
         return Normed(nn.Conv2d(ms.asarray(w), None, stride, w.shape[0] // 2), nn.BatchNorm.create(w.shape[3]))
 
     def block(w: Weights) -> Block:
-        return Block(normed(w["conv1"], w["stride"]), normed(w["conv2"]), normed(w["short"], w["stride"]) if "short" in w else None)
+        short = normed(w["short"], w["stride"]) if "short" in w else None
+        return Block(normed(w["conv1"], w["stride"]), normed(w["conv2"]), short)
 
     w = weights(size)
     head = nn.Linear(ms.asarray(w["head"]), ms.asarray(w["bias"]))
@@ -145,7 +146,8 @@ def torch(size: Size) -> Any:
     head = nn.Linear(*w["head"].shape)
     head.weight.data = torch.from_numpy(w["head"].T.copy())
     head.bias.data = torch.from_numpy(w["bias"])
-    net = nn.Sequential(normed(w["stem"]), nn.ReLU(), *[Block(b) for b in w["blocks"]], nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+    blocks = [Block(b) for b in w["blocks"]]
+    net = nn.Sequential(normed(w["stem"]), nn.ReLU(), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
     return net.to(memory_format=torch.channels_last)
 
 
@@ -186,8 +188,8 @@ def jax_forward(w: Weights, statistics: Weights, x: Any, training: bool) -> tupl
     import jax
 
     def normed(w: Weights, s: Weights, x: Any, stride: int = 1) -> tuple[Any, Weights]:
-        pad = w["conv"].shape[0] // 2
-        y = jax.lax.conv_general_dilated(x, w["conv"], (stride, stride), [(pad, pad)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        pad, dims = w["conv"].shape[0] // 2, ("NHWC", "HWIO", "NHWC")
+        y = jax.lax.conv_general_dilated(x, w["conv"], (stride, stride), [(pad, pad)] * 2, dimension_numbers=dims)
         if training:
             mean, var, count = y.mean((0, 1, 2)), y.var((0, 1, 2)), y.size // y.shape[-1]
             fresh = {"mean": mean, "var": var * count / (count - 1)}

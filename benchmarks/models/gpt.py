@@ -222,7 +222,7 @@ def jax_decode(w: Weights, tokens: Any, caches: Any, place: Any, heads: int) -> 
 
 
 class OnnxDecoder:
-    """The model in ONNX Runtime, with its own attention over a cache that it appends to in place (as its GenAI library has it)."""
+    """The model in ONNX Runtime, with its own attention, which appends to a cache in place (as its GenAI library has it)."""
 
     def __init__(self, size: Size):
         import onnxruntime

@@ -40,7 +40,8 @@ def families(names: Sequence[str]) -> list[Any]:
     package = benchmarks()
     for name in names:
         if name not in package.FAMILIES:
-            raise ArgumentError("bench", "family", f"must be one of {', '.join(package.FAMILIES)}", name, "mainspring bench gemm")
+            known = ", ".join(package.FAMILIES)
+            raise ArgumentError("bench", "family", f"must be one of {known}", name, "mainspring bench gemm")
     harness = importlib.import_module("benchmarks.harness")
     return [harness.load(name) for name in names or package.FAMILIES]
 

@@ -173,11 +173,11 @@ def info(
 @app.command()
 @reported
 def bench(
-    family: Annotated[list[str] | None, typer.Argument(help="Families of workloads; all by default.", show_default=False)] = None,
+    family: Annotated[list[str] | None, typer.Argument(help="Workloads; all by default.", show_default=False)] = None,
     threads: Annotated[int | None, typer.Option(help="Threads, and cores, of every peer; all cores by default.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Timings of each peer, in turn.")] = 7,
     seconds: Annotated[float, typer.Option(min=0.001, help="How long a timing lasts at least.")] = 0.06,
-    size: Annotated[list[str] | None, typer.Option(help="Only cases whose name contains this; 'all' adds the extra ones.")] = None,
+    size: Annotated[list[str] | None, typer.Option(help="Only cases with this in their name; 'all': every one.")] = None,
     peer: Annotated[list[str] | None, typer.Option(help="Only peers whose name contains this.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for a table, its numbers and a picture.")] = None,
     measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Measure the machine's peak first.")] = True,

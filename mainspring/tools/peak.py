@@ -1,9 +1,9 @@
 """The peak meter: what this machine can do at most, measured by kernels that do nothing else.
 
-With this you can say how far a program is from the hardware: `measure()` gives rates of multiply-adds for each kind of number and
-of memory, on one core and on all, and `Peak.share` the fraction that a workload reached. The kernels are LLVM IR: independent
-accumulators, enough to hide the latency of an instruction, and streams of whole vectors over more memory than the caches hold.
-They run on the team of threads, as compiled programs do.
+With this you can say how far a program is from the hardware: `measure()` gives rates of multiply-adds for each kind of number
+and of memory, on one core and on all, and `Peak.share` the fraction that a workload reached. The kernels are LLVM IR:
+independent accumulators, enough to hide the latency of an instruction, and streams of whole vectors over more memory than the
+caches hold. They run on the team of threads, as compiled programs do.
 """
 
 from __future__ import annotations
@@ -45,17 +45,22 @@ class Peak:
         arithmetic: dtype name → rate of its multiply-adds, each counted as two operations.
         memory: ``"read"``, ``"copy"`` and ``"copy past caches"`` (streaming stores) → rate of bytes, those of a copy counted
             twice (read and written).
+        cache: bytes of the caches of a core, shared ones included; 0 if unknown.
     """
 
     threads: int
     arithmetic: dict[str, Rate]
     memory: dict[str, Rate]
+    cache: int = 0
 
     def share(self, seconds: float, operations: float = 0, moved: float = 0, dtype: str = "float32") -> float:
-        """The fraction of the peak of all threads reached in `seconds` by `operations` of `dtype`, or `moved` bytes: the larger."""
+        """The fraction of the peak of all threads reached in `seconds`: by `operations` of `dtype`, or if it is more, by a
+        traffic of `moved` bytes. Less than the caches hold need not go to memory and counts as none.
+        """
         arithmetic = self.arithmetic.get(dtype, self.arithmetic["float32"])
         copy = max((rate.all for name, rate in self.memory.items() if name.startswith("copy")), default=float("inf"))
-        return max(operations / arithmetic.all, moved / copy) / (1e9 * seconds)
+        traffic = moved if moved > self.cache else 0
+        return max(operations / arithmetic.all, traffic / copy) / (1e9 * seconds)
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain dicts."""
@@ -66,7 +71,7 @@ def measure(threads: int | None = None, memory: bool = True) -> Peak:
     """The peak of this machine with `threads` (default: the flag); takes about two seconds, without `memory` one."""
     count = flags.threads() if threads is None else threads
     arithmetic = {p.dtype: _product_rate(p, count) for p in _PRODUCTS if not p.needs or p.needs in native().has}
-    return Peak(count, arithmetic, _memory_rates(count) if memory else {})
+    return Peak(count, arithmetic, _memory_rates(count) if memory else {}, _cached())
 
 
 # ------------------------------------------------------------------------------------------------------- arithmetic
@@ -155,7 +160,8 @@ def _product_rate(product: _Product, threads: int) -> Rate:
     text, operations = _product_text(product, native())
     kernel = _kernel(text)
     half = {"float32": np.float32, "float64": np.float64}.get(product.dtype)
-    numbers = np.full(2 * _LINE, 0.5, half) if half else np.ones(2 * _LINE, np.uint8)  # acc ← acc / 2 + 1/2 stays a normal number
+    # acc ← acc / 2 + 1/2 stays a normal number
+    numbers = np.full(2 * _LINE, 0.5, half) if half else np.ones(2 * _LINE, np.uint8)
     operands, results = _aligned(2 * _LINE), _aligned(_LINE * threads)
     operands[:] = numbers.view(np.uint8)[: 2 * _LINE]
 
@@ -227,7 +233,7 @@ def _stream_text(kind: str, target: Target) -> str:
 
 
 def _memory_rates(threads: int) -> dict[str, Rate]:
-    size = min(max(2 * sum(_bytes(text.split()[-1]) for text in processor_caches()), _SMALLEST), _LARGEST)
+    size = min(max(2 * _cached(), _SMALLEST), _LARGEST)
     source, sink = _aligned(size), _aligned(size)
     source[:] = sink[:] = 1  # gives them memory
     rates = {}
@@ -247,6 +253,11 @@ def processor_caches() -> list[str]:
             continue
         found.append(f"L{level} {kind.lower()} {size}")
     return found
+
+
+def _cached() -> int:
+    """Bytes of all caches of a core but that of its instructions."""
+    return sum(_bytes(text.split()[-1]) for text in processor_caches() if "instruction" not in text)
 
 
 def _bytes(size: str) -> int:

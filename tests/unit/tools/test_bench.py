@@ -29,6 +29,7 @@ def test_a_share_of_the_peak_is_the_larger_of_arithmetic_and_memory() -> None:
     assert PEAK.share(1.0, operations=10e9) == pytest.approx(0.5)
     assert PEAK.share(1.0, operations=10e9, moved=8e9) == pytest.approx(1.0)
     assert PEAK.share(2.0, moved=8e9) == pytest.approx(0.5)
+    assert replace(PEAK, cache=1 << 20).share(1.0, moved=1 << 20) == 0
 
 
 @pytest.mark.parametrize(

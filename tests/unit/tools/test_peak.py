@@ -1,4 +1,4 @@
-"""The peak meter: rates are rates, streams move what they should, and every instruction of the table is what LLVM makes of it."""
+"""The peak meter: rates are rates, streams move what they should, LLVM emits the instructions that the table means."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mainspring.tools import peak
 
 _AVX512 = Target("t", "x86_64-unknown-linux-gnu", "sapphirerapids", "", 32, 64, frozenset({"avx512", "bf16", "vnni"}))
 _NEON = Target("t", "aarch64-unknown-linux-gnu", "neoverse-n1", "", 32, 16, frozenset({"neon", "dotprod"}))
+SIZES = {"float64": 8, "float32": 4, "bfloat16": 2, "int8": 1}
 INSTRUCTIONS = {"llvm.fma": ("vfmadd", "fmla"), "dpbf16": ("vdpbf16ps", ""), "vpdpbusd": ("vpdpbusd", ""), "sdot": ("", "sdot")}
 
 
@@ -32,7 +33,7 @@ def test_a_product_kernel_is_its_instruction_over_and_over(product: peak._Produc
             text, operations = peak._product_text(product, target)
             count = target.vector_registers * 3 // 4
             assert codegen.assembly(text, target).count(name) == count
-            assert operations == 2 * count * target.vector_bytes // {"float64": 8, "float32": 4, "bfloat16": 2, "int8": 1}[product.dtype]
+            assert operations == 2 * count * target.vector_bytes // SIZES[product.dtype]
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
