@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from benchmarks.harness import Case, Family, Workload
@@ -50,6 +52,20 @@ def onnx_runtime(case: Case) -> Workload:
     return Workload(graph.session({"x": a, "y": b}))
 
 
+def tinygrad(case: Case) -> Workload:
+    from tinygrad import Device, Tensor, TinyJit
+
+    a, b = (Tensor(x).realize() for x in operands(case))
+    product = TinyJit(lambda a, b: (a @ b).realize())
+
+    def run() -> Any:
+        result = product(a, b)
+        Device[Device.DEFAULT].synchronize()
+        return result
+
+    return Workload(run)
+
+
 SQUARES = (256, 512, 1024, 2048)
 SMALL = (8, 16, 24, 32, 48, 64)
 FAMILY = Family(
@@ -65,7 +81,7 @@ FAMILY = Family(
             (384, 384, 384), (768, 768, 768), (1000, 1000, 1000), (1536, 1536, 1536), (4096, 64, 4096), (64, 4096, 512),
             (1, 1024, 1024), (8, 1024, 1024), (32, 4096, 1024), (100, 100, 100), (127, 129, 131), (2048, 512, 128))),
     ),
-    {"mainspring": mainspring, "torch eager": torch_eager, "jax": jax, "onnx runtime": onnx_runtime},
+    {"mainspring": mainspring, "torch eager": torch_eager, "jax": jax, "onnx runtime": onnx_runtime, "tinygrad": tinygrad},
     tolerance=1e-5,
     fresh=False,
 )

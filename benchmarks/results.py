@@ -39,8 +39,9 @@ def _peer(family: Family, timing: Timing, ours: Timing, peak: Peak | None, outco
             "first": timing.first, "first_ratio": timing.first / ours.first, "memory": timing.memory}
 
 
-def geometric_mean(values: Sequence[float]) -> float:
-    return statistics.geometric_mean(values) if values else float("nan")
+def geometric_mean(values: Sequence[float]) -> float | None:
+    """That of positive numbers, None of none."""
+    return statistics.geometric_mean(values) if values else None
 
 
 # ----------------------------------------------------------------------------------------------------------- tables
@@ -73,7 +74,7 @@ def _times_table(names: list[str], records: list[dict[str, Any]]) -> str:
 
 def _mean(records: list[dict[str, Any]], name: str) -> str:
     values = [found["peers"][name]["ratio"] for found in records if name in found["peers"]]
-    return f"({geometric_mean(values):.2f})" if values else ""
+    return f"({_number(geometric_mean(values))})" if values else ""
 
 
 def _timed(peer: dict[str, Any] | None) -> str:
@@ -156,18 +157,23 @@ def _by_matplotlib(path: Path, bars: dict[str, tuple[list[str], list[float]]]) -
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     labels = list(dict.fromkeys(label for names, _ in bars.values() for label in names))
     figure, axes = pyplot.subplots(figsize=(9, 1 + 0.16 * len(labels) * max(1, len(bars))), layout="constrained")
     thick = 0.8 / max(1, len(bars))
     for number, (name, (names, values)) in enumerate(bars.items()):
-        axes.barh([labels.index(label) + number * thick for label in names], values, height=thick, label=name)
+        places = [labels.index(label) + number * thick for label in names]
+        axes.barh(places, [value - 1 for value in values], left=1, height=thick, label=name)
     axes.set_yticks([i + 0.4 - thick / 2 for i in range(len(labels))], labels)
     axes.invert_yaxis()
     axes.axvline(1, color="black", linewidth=1)
-    axes.set(xscale="log", xlabel="time of the peer / ours (above 1, ours is faster)")
-    axes.legend()
+    axes.margins(y=0.01)
+    axes.set(xscale="log", xlabel="time of the peer / ours (to the right, ours is faster)")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    axes.legend(loc="upper right")
     found = path.with_suffix(".png")
     figure.savefig(found, dpi=110)
     pyplot.close(figure)
