@@ -18,7 +18,7 @@ def _function(case: Case) -> Any:
 
 
 def operands(case: Case) -> dict[str, np.ndarray]:
-    return {f"w{i}": np.full(4, i, np.float32) for i in range(case.sizes["leaves"])}
+    return {f"w{i:02}": np.full(4, i, np.float32) for i in range(case.sizes["leaves"])}
 
 
 def mainspring(case: Case) -> Workload:

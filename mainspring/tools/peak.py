@@ -26,6 +26,7 @@ _SMALLEST, _LARGEST = 64 << 20, 256 << 20  # bytes of an array that is streamed
 _LINE = 128  # bytes that one thread writes its result to
 _STREAM = 8  # vectors in a round of a stream
 _PRODUCT_SECONDS, _STREAM_SECONDS = 0.25, 0.25  # how long to look for the best rate
+_PAUSE = 4e-3  # seconds between two runs, in which the system may place the threads anew
 
 
 @dataclass(frozen=True)
@@ -300,5 +301,6 @@ def _best(kernel: _Kernel, arguments: Any, threads: int, seconds: float, work: f
     """The best rate, in 10⁹ of `work` a second, seen in `seconds` and at least three runs."""
     end, times = time.perf_counter() + seconds, [_timed(kernel, arguments, threads) for _ in range(3)]
     while time.perf_counter() < end:
+        time.sleep(_PAUSE)
         times.append(_timed(kernel, arguments, threads))
     return work / min(times) / 1e9
