@@ -20,6 +20,7 @@ import numpy as np
 
 from benchmarks.harness import IMPORTS, Workload, load
 
+_LONG = 0.5  # seconds; so long a run needs no other to warm up for it
 _STATUS = Path("/proc/self/status")
 
 
@@ -81,7 +82,7 @@ class Worker:
         run = self.workload.run
         if not self.each:
             self.each = _each(run)
-        else:
+        elif self.each < _LONG:
             run()  # the caches, and the threads that slept, are as in a program that does this all the time
         count = max(1, math.ceil(seconds / self.each))
         start = time.perf_counter()
@@ -98,6 +99,8 @@ def _each(run: Any) -> float:
     """About how long a run takes, after it has warmed up."""
     times, end = [], time.perf_counter() + 0.05
     while len(times) < 3 or (time.perf_counter() < end and len(times) < 1000):
+        if times and times[0] > _LONG:
+            break
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
