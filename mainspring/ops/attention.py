@@ -1,8 +1,8 @@
 """Attention: scaled dot products of queries with keys, a softmax, and the mean of values it weighs. And rotary positions.
 
 Shape legend: B batch, L queries, S keys and values, H query heads, K key heads, G = H / K, D width of a head.
-Tensors are BLHD and BSKD: what a projection gives, reshaped, without a transpose. Composed of contractions and a softmax; a
-fused op may replace `attention` and keep this as its fallback.
+Tensors are BLHD and BSKD: what a projection gives, reshaped, without a transpose. Plain and causal attention is one op
+(`ops/fused.py`), whose fallback is the composition written here; masks, biases, dropout and 16-bit floats use the composition.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from mainspring.base.errors import ArgumentError, ShapeError
 from mainspring.interpret.eager import as_value
 from mainspring.ir.bind import Value, bind
 from mainspring.ops.common import cast_to
-from mainspring.ops.composed import as_float, dropout, softmax, wide_dtype
-from mainspring.ops.contract import CONTRACT
-from mainspring.ops.elementwise import cos, exp, greater_equal, logical_and, sin
-from mainspring.ops.movement import concat, expand_dims, iota, reshape, slice_axis
+from mainspring.ops.composed import as_float, dropout, wide_dtype
+from mainspring.ops.elementwise import cos, exp, logical_and, sin
+from mainspring.ops.fused import ATTENTION, by_query, causal_mask, fits, mix, raised, scores
+from mainspring.ops.movement import concat, expand_dims, iota, slice_axis
 from mainspring.types.dtype import DEFAULT_FLOAT, promote
 from mainspring.types.shape import broadcast_shapes
 
@@ -43,16 +43,29 @@ def attention(q: Any, k: Any, v: Any, /, *, causal: bool = False, offset: Any = 
     Raises: ShapeError for shapes that do not fit; ArgumentError for a bad `dropout_rate`.
     """
     q_BLHD, k_BSKD, v_BSKD = _operands(q, k, v)
+    scale = 1.0 / math.sqrt(q_BLHD.shape[-1]) if scale is None else float(scale)
+    kept = dropout_rate == 0.0 or (key is None and 0.0 < dropout_rate <= 1.0)
+    if mask is None and bias is None and kept and fits(q_BLHD._type, k_BSKD._type, v_BSKD._type):
+        return _fused(q_BLHD, k_BSKD, v_BSKD, scale, causal, offset)
     allowed = _allowed(q_BLHD.shape[1], k_BSKD.shape[1], causal, offset, mask)
     # scaling the scores, not q, leaves q a plain view of its projection and becomes part of the softmax kernel
-    scores_BHLS = _scores(q_BLHD, k_BSKD) * (1.0 / math.sqrt(q_BLHD.shape[-1]) if scale is None else scale)
+    scores_BHLS = scores(q_BLHD, k_BSKD) * scale
     for name, extra in (("mask", allowed), ("bias", bias)):
         if extra is not None:
             _check_extra(name, as_value(extra, "attention"), scores_BHLS)
     if bias is not None:
         scores_BHLS = scores_BHLS + cast_to(as_value(bias), scores_BHLS.dtype)
-    weights_BHLS = cast_to(softmax(scores_BHLS, where=allowed), v_BSKD.dtype)
-    return _mix(dropout(weights_BHLS, dropout_rate, key), v_BSKD)
+    if not scores_BHLS.size:
+        return cast_to(mix(cast_to(scores_BHLS, v_BSKD.dtype), v_BSKD), q_BLHD.dtype)
+    weights_BHLS, _, total_BHL = raised(scores_BHLS, allowed)
+    weights_BHLS = dropout(cast_to(weights_BHLS, v_BSKD.dtype), dropout_rate, key)
+    return cast_to(mix(weights_BHLS, v_BSKD) / by_query(total_BHL), q_BLHD.dtype)
+
+
+def _fused(q: Any, k: Any, v: Any, scale: float, causal: bool, offset: Any) -> Any:
+    moves = causal and not isinstance(offset, int)
+    operands = (as_value(offset, "attention"),) if moves else ()
+    return bind(ATTENTION, q, k, v, *operands, scale=scale, shift=(0 if moves else offset) if causal else None)[0]
 
 
 def _operands(q: Any, k: Any, v: Any) -> tuple[Any, Any, Any]:
@@ -75,8 +88,7 @@ def _allowed(queries: int, keys: int, causal: bool, offset: Any, mask: Any) -> A
                             "mask=scores > 0")
     if not causal:
         return mask
-    place_L1, place_S = expand_dims(iota(queries), axis=1) + offset, iota(keys)
-    before = greater_equal(place_L1, place_S)
+    before = causal_mask(queries, keys, offset)
     return before if mask is None else logical_and(before, mask)
 
 
@@ -85,25 +97,6 @@ def _check_extra(name: str, extra: Value, scores: Value) -> None:
         raise ShapeError("attention", name, "must broadcast to (batch, heads, queries, keys)",
                          f"{extra.shape} for {scores.shape}",
                          f"{name}=ms.reshape({name}, (batch, 1, 1, keys))")
-
-
-def _scores(q: Any, k: Any) -> Any:
-    b, l, h, d = q.shape
-    s, heads = k.shape[1:3]
-    wide = wide_dtype(q.dtype)
-    if h == heads:
-        return bind(CONTRACT, q, k, spec="blhd,bshd->bhls", dtype=wide)
-    grouped = bind(CONTRACT, reshape(q, (b, l, heads, h // heads, d)), k, spec="blkgd,bskd->bkgls", dtype=wide)
-    return reshape(grouped, (b, h, l, s))
-
-
-def _mix(weights: Any, v: Any) -> Any:
-    b, h, l, s = weights.shape
-    heads, d = v.shape[2:]
-    if h == heads:
-        return bind(CONTRACT, weights, v, spec="bhls,bshd->blhd", dtype=v.dtype)
-    grouped = bind(CONTRACT, reshape(weights, (b, heads, h // heads, l, s)), v, spec="bkgls,bskd->blkgd", dtype=v.dtype)
-    return reshape(grouped, (b, l, h, d))
 
 
 def rotary(x: Any, /, positions: Any = None, *, base: float = 10000.0) -> Any:
