@@ -49,7 +49,7 @@ class _Forward:
         self.task = var("task", of.batch * of.groups * self.blocks)
         self.b, self.group, self.first, self.end = (ref(name, int64) for name in ("batch", "group", "first", "end"))
         self.over_keys, self.over_width = Chain(of.keys), Chain(of.width)
-        self.across = across_tile(call.target, of.dtype, self.block, of.keys, "score")
+        self.across = across_tile(call.target, of.dtype, self.block, "score")
         self.along = along_tile(call.target, of.dtype, self.block, of.value_width, "mix")
         self.row_tiles = -(-self.block // self.along.rows)
         self.column_tiles = -(-of.value_width // self.along.columns)
@@ -57,7 +57,7 @@ class _Forward:
         self.part = self.row_tiles * self.along.rows * columns  # of `mixed`, for one chunk of keys
         self.columns = columns
         self.turned = self._scratch("turned", of.width * self.block)  # [width][row]
-        self.scores = self._scratch("scores", of.keys * self.block + LANES)  # [key][row], then weights
+        self.scores = self._scratch("scores", (of.keys + self.across.rows) * self.block)  # [key][row], then weights
         self.high, self.total = self._scratch("high", self.block), self._scratch("total", self.block)
         self.sums = self._scratch("sums", -(-of.keys // REDUCE_CHUNK) * LANES * self.block)
         self.mixed = self._scratch("mixed", self.over_keys.chunks * self.part)  # [chunk][row][width]
@@ -102,7 +102,7 @@ class _Forward:
         strip, t, d = var("strip", self.block // tile.columns), var("t", -(-of.keys // tile.rows)), var("d", of.width)
         end, key = ref("strip_end", int64), ref("key", int64)
         lane = strip * tile.columns + tile.column
-        left = load(self.call.inputs[1], of.key_at(self.b, self.group, key + tile.i, of.width) + d)
+        left = load(self.call.inputs[1], of.key_at(self.b, self.group, minimum(key + tile.i, of.keys - 1), of.width) + d)
         chain, product = self.over_width.run(tile, d, left, load(self.turned, d * self.block + lane), self.parts)
         score = product * const(self.call.static["scale"], of.dtype)
         if self.masked:
@@ -111,7 +111,7 @@ class _Forward:
         value = ref("value", of.dtype)
         keep = tile.over(Let(value, score), Store((Write(self.scores, (key + tile.i) * self.block + lane, value),
                                                    Write(self.high, lane, maximum(load(self.high, lane), value)))))
-        tiles = loop(t, Let(key, minimum(t * tile.rows, of.keys - tile.rows)), *chain, keep, stop=ceil_div(end, tile.rows))
+        tiles = loop(t, Let(key, t * tile.rows), *chain, keep, stop=ceil_div(end, tile.rows))
         return loop(strip, Let(end, self._seen_by(strip * tile.columns, tile.columns)), tiles)
 
     # ------------------------------------------------------------------------------------------------------ weights

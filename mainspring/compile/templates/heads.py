@@ -74,25 +74,32 @@ class Heads:
         """`row`, or the last one where that is beyond it."""
         return minimum(row, self.rows - 1)
 
+    @property
+    def ahead(self) -> Expr:
+        """Query i sees the keys up to i + `ahead`."""
+        ahead = const(self.shift or 0, int64)
+        return ahead if self.offset is None else ahead + cast(load(self.offset, 0), int64)
+
     def seen(self, row: Expr) -> Expr:
         """How many keys `row` sees."""
         if self.shift is None:
             return const(self.keys, int64)
-        first = const(self.shift, int64)
-        if self.offset is not None:
-            first = first + cast(load(self.offset, 0), int64)
-        return maximum(minimum(self.clipped(row) // self.share + first + 1, self.keys), 0)
+        return maximum(minimum(self.clipped(row) // self.share + self.ahead + 1, self.keys), 0)
+
+    def first_to_see(self, key: Expr) -> Expr:
+        """The first row that sees `key`; it may be negative."""
+        return const(0, int64) if self.shift is None else (key - self.ahead) * self.share
 
 
-def across_tile(target: Target, dtype: DType, block: int, keys: int, name: str) -> Tile:
-    """The tile of an across product: keys × lanes of a block of rows. No larger than `keys`, so that it fits at their end."""
+def across_tile(target: Target, dtype: DType, block: int, name: str) -> Tile:
+    """The tile of an across product: keys × lanes of a block of rows."""
     most = target.accumulators(dtype)
     vectors = 2 if most >= 16 and block % (2 * LANES) == 0 else 1
-    return Tile(min(tile_rows(KEY_BLOCK, max(1, most // vectors)), keys), vectors, dtype, name)
+    return Tile(tile_rows(KEY_BLOCK, max(1, most // vectors)), vectors, dtype, name)
 
 
 def along_tile(target: Target, dtype: DType, rows: int, width: int, name: str) -> Tile:
-    """The tile of an along product: `rows` × lanes of the width."""
+    """The tile of an along product: of so many rows or keys × lanes of the width."""
     most = target.accumulators(dtype)
     vectors = 2 if most >= 16 and width > LANES else 1
     return Tile(tile_rows(rows, max(1, most // vectors)), vectors, dtype, name)
