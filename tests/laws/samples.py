@@ -320,6 +320,24 @@ def _window(draw: Draw) -> Iterator[Sample]:
 # ------------------------------------------------------------------------------------------------------- indexing
 
 
+@entry("attention", "attention_gradient")
+def _attention(draw: Draw) -> Iterator[Sample]:
+    """Grouped heads, lengths below, at and above a block, what is seen by a number and by an operand."""
+    if draw.dtype not in (float32, float64):
+        return
+    sizes = [(2, 3, 5, 4, 2, 3, 2), (1, 1, 1, 1, 1, 1, 1), (1, 4, 3, 2, 1, 5, 17)]
+    if draw.dtype is float32:
+        sizes.append((1, 18, 70, 2, 2, 8, 4))
+    for (b, l, s, h, k, d, e), (shift, offset) in product(sizes, [(None, ()), (0, ()), (1, (np.asarray(-2),))]):
+        operands = (draw(b, l, h, d), draw(b, s, k, d), draw(b, s, k, e))
+        static = {"scale": 0.25, "shift": shift}
+        if draw.name == "attention_gradient":
+            with np.errstate(all="ignore"):
+                out, high, total = OPS["attention"].reference(*operands, *offset, **static)
+            operands = (*operands, high, total, draw(*out.shape), draw(*out.shape))  # with the very `out` all would cancel
+        yield draw.sample(*operands, *offset, **static)
+
+
 @entry("gather")
 def _gather(draw: Draw) -> Iterator[Sample]:
     yield draw.sample(draw(7), draw.index((), 7), axes=(0,))

@@ -34,7 +34,8 @@ ULPS: dict[str, float] = {
 NEAR_ZERO: dict[str, float] = {"lgamma": 8, "digamma": 64, "logaddexp": 4}
 #: of these it is relative to the same op on absolute values: sums, whose terms may cancel; the figure is per sum, not per term
 SUMS: dict[str, float] = dict.fromkeys(
-    ("sum", "contract", "conv", "window_sum", "window_spread", "cumulative_sum", "scatter", "scan"), 16
+    ("sum", "contract", "conv", "window_sum", "window_spread", "cumulative_sum", "scatter", "scan", "attention",
+     "attention_gradient"), 16
 )
 PRODUCTS: dict[str, float] = {"prod": 48, "cumulative_prod": 48}
 FREE_ZERO = {
