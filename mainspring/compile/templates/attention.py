@@ -18,6 +18,7 @@ from mainspring.compile.contraction import tree
 from mainspring.compile.loops import LANES, Buffer, Fold, Kernel, Let, Reduce, Stmt, Store, Write, load
 from mainspring.compile.simplify import REDUCE_CHUNK
 from mainspring.compile.template import Call, template
+from mainspring.compile.templates.attention_query import one_query
 from mainspring.compile.templates.heads import KEY_BLOCK, Chain, Heads, across_tile, along_tile, ceil_div, whole_lanes
 from mainspring.compile.templates.lines import loop, params, store
 from mainspring.ir.scalar import Expr, absolute, cast, compare, const, exp, maximum, minimum, ref, var, where
@@ -30,7 +31,8 @@ SCORE_BYTES = 128 << 10  # scores of a task up to which it takes that many rows
 @template("attention")
 def attention(call: Call) -> list[Kernel]:
     """One kernel."""
-    return [_Forward(call).kernel()]
+    return [one_query(call) if call.input_types[0].shape[1] == call.input_types[0].shape[2] // call.input_types[1].shape[2] == 1
+            else _Forward(call).kernel()]
 
 
 def row_block(of: Heads) -> int:
@@ -50,8 +52,9 @@ class _Forward:
         self.b, self.group, self.first, self.end = (ref(name, int64) for name in ("batch", "group", "first", "end"))
         self.over_keys, self.over_width = Chain(of.keys), Chain(of.width)
         self.across = across_tile(call.target, of.dtype, self.block, "score")
-        self.along = along_tile(call.target, of.dtype, self.block, of.value_width, "mix")
-        self.row_tiles = -(-self.block // self.along.rows)
+        used = min(self.block, of.rows)
+        self.along = along_tile(call.target, of.dtype, used, of.value_width, "mix")
+        self.row_tiles = -(-used // self.along.rows)
         self.column_tiles = -(-of.value_width // self.along.columns)
         columns = self.column_tiles * self.along.columns
         self.part = self.row_tiles * self.along.rows * columns  # of `mixed`, for one chunk of keys

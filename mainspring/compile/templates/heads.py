@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mainspring.compile.contraction import chunk_count, tree
-from mainspring.compile.loops import LANES, Buffer, Stmt, Store, Write, load
+from mainspring.compile.loops import LANES, Buffer, For, Stmt, Store, Write, load
 from mainspring.compile.target import Target
 from mainspring.compile.template import Call
 from mainspring.compile.templates.lines import loop
@@ -102,6 +102,8 @@ def along_tile(target: Target, dtype: DType, rows: int, width: int, name: str) -
     """The tile of an along product: of so many rows or keys × lanes of the width."""
     most = target.accumulators(dtype)
     vectors = 2 if most >= 16 and width > LANES else 1
+    if rows < most // vectors:  # few rows: all the width that the registers hold
+        vectors = min(-(-width // LANES), max(1, most // rows))
     return Tile(tile_rows(rows, max(1, most // vectors)), vectors, dtype, name)
 
 
@@ -146,6 +148,22 @@ class Chain:
 def ceil_div(x: Expr, n: int) -> Expr:
     """x / n, rounded up."""
     return (x + (n - 1)) // n
+
+
+@dataclass(frozen=True, eq=False)
+class Column(Tile):
+    """A tile of one column, of scalars."""
+
+    @property
+    def columns(self) -> int:
+        return 1
+
+    @property
+    def place(self) -> Expr:
+        return self.i
+
+    def over(self, *stmts: Stmt) -> For:
+        return loop(self.i, *stmts, role="unroll")
 
 
 def whole_lanes(extent: int) -> int:
