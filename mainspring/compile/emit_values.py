@@ -374,6 +374,12 @@ class Values:
                 lanes = mask.raw if stride == 1 else self._reversed(mask.raw)
                 self._masked("store", ir.VoidType(), address, [raw, self._hidden(lanes) if align < 4 else lanes], align, 1)
             return
+        if stride and mask is None:  # the distance is known: plain stores, whose addresses cost nothing
+            first = self.first(write.index)
+            for lane in range(LANES):
+                element = self.b.extract_element(value.raw, ir.Constant(I32, lane))
+                self.b.store(element, self._address(write.buffer, first + lane * stride), align=align)
+            return
         addresses = self._address(write.buffer, self.value(write.index).splat())
         lanes = mask.raw if mask is not None else constant(I1, True, LANES)
         self._masked("scatter", ir.VoidType(), addresses, [value.raw, lanes], align, 1)
