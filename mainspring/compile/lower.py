@@ -199,7 +199,7 @@ class _Region:
     def _group(self, nest: Nest, group: Group) -> None:
         if group.kind == "template":
             self._template(group.members[0])
-        elif group.size:
+        elif group.size and group.stored:  # what nobody reads from memory is computed again by those who need it
             make = partial(self._make, nest, group)
             decide = Decide(self.lowering.chooser)
             kernels, between = make(decide)

@@ -41,6 +41,12 @@ def _rounds(op: Op, types: tuple[TensorType, ...], static: dict[str, Any]) -> in
     return static["length"] * len(static["body"].nodes())
 
 
+def _pairs(op: Op, types: tuple[TensorType, ...], static: dict[str, Any]) -> int:
+    """Multiplications of queries with keys, of all heads."""
+    q, k = types[0].shape, types[1].shape
+    return math.prod(q) * k[1]
+
+
 def _results(op: Op, types: tuple[TensorType, ...], static: dict[str, Any]) -> int:
     """Elements of the result."""
     return op.infer(*types, **static).size  # type: ignore[union-attr]
@@ -55,6 +61,7 @@ HEAVY: dict[str, tuple[Work, int]] = {
     "gather": (_results, 500_000),
     **dict.fromkeys(("cumulative_max", "cumulative_min", "cumulative_prod", "cumulative_sum"), (_elements, 500_000)),
     "scan": (_rounds, 5_000),
+    **dict.fromkeys(("attention", "attention_gradient"), (_pairs, 5_000_000)),
 }
 
 
