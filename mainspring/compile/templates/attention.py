@@ -25,7 +25,7 @@ from mainspring.ir.scalar import Expr, absolute, cast, compare, const, exp, maxi
 from mainspring.types.dtype import int32, int64
 
 ROW_BLOCK = 64  # most rows of a task
-SCORE_BYTES = 128 << 10  # scores of a task up to which it takes that many rows
+SCORE_BYTES = 192 << 10  # scores of a task up to which it takes that many rows
 
 
 @template("attention")
