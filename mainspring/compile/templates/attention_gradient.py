@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mainspring.compile.contraction import tree
+from mainspring.compile.tiled import tree
 from mainspring.compile.loops import LANES, Buffer, Fold, Kernel, Let, Reduce, Stmt, Store, Write, load
 from mainspring.compile.template import Call, template
 from mainspring.compile.templates.heads import KEY_BLOCK, Chain, Heads, across_tile, along_tile, ceil_div, whole_lanes

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 
-from mainspring.compile.contraction import tree
+from mainspring.compile.tiled import tree
 from mainspring.compile.loops import LANES, Buffer, Fold, Kernel, Let, Reduce, Stmt, load
 from mainspring.compile.simplify import REDUCE_CHUNK
 from mainspring.compile.template import Call

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mainspring.compile.contraction import chunk_count, tree
+from mainspring.compile.contraction import chunk_count
+from mainspring.compile.tiled import tree
 from mainspring.compile.loops import LANES, Buffer, For, Stmt, Store, Write, load
 from mainspring.compile.target import Target
 from mainspring.compile.template import Call
