@@ -290,8 +290,8 @@ class Values:
             size = LANES * 8
             self._spare_slot = self.alloca(ir.ArrayType(I8, size))
             for offset in range(0, size, 8):
-                self.entry.store(ir.Constant(I64, 0), self.entry.gep(self._spare_slot, [ir.Constant(I64, offset)], source_etype=I8),
-                                 align=8)
+                place = self.entry.gep(self._spare_slot, [ir.Constant(I64, offset)], source_etype=I8)
+                self.entry.store(ir.Constant(I64, 0), place, align=8)
         return self._spare_slot
 
     def mask(self, guard: Value | None) -> Value | None:

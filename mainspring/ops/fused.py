@@ -1,8 +1,7 @@
 """Fused ops: what the compiler has one kernel for, each with the composition of other ops that it stands for.
 
-`attention` and `attention_gradient`: softmax(q · kᵀ · scale) · v for each head without the matrix of scores in memory. Their fallbacks
-say what they mean to the bit (for finite values): gradients of any order come from them, and so does compiled code without a
-template.
+`attention` and `attention_gradient`: softmax(q · kᵀ · scale) · v for each head without the matrix of scores in memory. Their
+fallbacks say what they mean, to the bit for finite values; gradients of gradients come from them.
 
 Shape legend: B batch, L queries, S keys and values, H query heads, K key heads, G = H / K, D width of a head.
 """
@@ -20,7 +19,6 @@ from mainspring.base.errors import DTypeError, ShapeError
 from mainspring.ir.bind import Value, bind
 from mainspring.ir.op import Expand, Op, register
 from mainspring.ops import reduce
-from mainspring.ops.common import cast_to
 from mainspring.ops.composed import wide_dtype
 from mainspring.ops.contract import CONTRACT
 from mainspring.ops.elementwise import exp, greater, greater_equal, isfinite, where
@@ -133,7 +131,8 @@ def _by_place(x: np.ndarray, length: int) -> np.ndarray:
     return x.reshape(b, heads, length, rows // length, d).transpose(0, 2, 1, 3, 4).reshape(b, length, -1, d)
 
 
-def _reference_scores(q: np.ndarray, k: np.ndarray, offset: Sequence[np.ndarray], scale: float, shift: int | None) -> np.ndarray:
+def _reference_scores(q: np.ndarray, k: np.ndarray, offset: Sequence[np.ndarray], scale: float,
+                      shift: int | None) -> np.ndarray:
     """(B, K, L · G, S), -inf where a query may not look."""
     heads, share = k.shape[2], q.shape[2] // k.shape[2]
     score = _by_head(q, heads) @ k.transpose(0, 2, 3, 1) * k.dtype.type(scale)
@@ -146,7 +145,7 @@ def _reference_scores(q: np.ndarray, k: np.ndarray, offset: Sequence[np.ndarray]
 
 def _reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, *offset: np.ndarray, scale: float,
                shift: int | None) -> tuple[np.ndarray, ...]:
-    b, l, h, _ = q.shape
+    l = q.shape[1]
     with np.errstate(all="ignore"):
         score = _reference_scores(q, k, offset, scale, shift)
         high = score.max(-1, keepdims=True)
@@ -192,7 +191,8 @@ def _checked(name: str, q: TensorType, k: TensorType, v: TensorType, offset: Seq
                          "ms.attention(ms.ones((2, 5, 4, 8)), ms.ones((2, 7, 2, 8)), ms.ones((2, 7, 2, 8)))")
     for type_ in offset:
         if type_.shape or type_.dtype.kind != "int":
-            raise DTypeError(name, "offset", "must be a 0-d integer", str(type_), "ms.attention(q, k, v, causal=True, offset=3)")
+            raise DTypeError(name, "offset", "must be a 0-d integer", str(type_),
+                             "ms.attention(q, k, v, causal=True, offset=3)")
 
 
 def _infer(q: TensorType, k: TensorType, v: TensorType, *offset: TensorType, scale: float,
@@ -207,8 +207,8 @@ def _infer_gradient(q: TensorType, k: TensorType, v: TensorType, high: TensorTyp
                     ct: TensorType, *offset: TensorType, scale: float, shift: int | None) -> tuple[TensorType, ...]:
     wanted = _infer(q, k, v, *offset, scale=scale, shift=shift)
     if (out, high, total) != wanted or ct != out:
-        raise ShapeError("attention_gradient", "high, total, out, ct", f"must have the types {wanted} of the results of attention",
-                         f"{high}, {total}, {out}, {ct}")
+        raise ShapeError("attention_gradient", "high, total, out, ct",
+                         f"must have the types {wanted} of the results of attention", f"{high}, {total}, {out}, {ct}")
     return q, k, v
 
 
@@ -243,9 +243,9 @@ ATTENTION = register(
         _reference,
         Expand(_composed),
         _vjp,
-        "(out, high, total): Σ exp(q · kᵀ · scale - high) · v / total for each head of `q` (B, L, H, D), `k` and `v` (B, S, K, D), "
-        "with the greatest score and the sum of the exponentials of each query (B, H, L). Query i sees the keys j ≤ i + shift, "
-        "+ offset where given; every key with shift None.",
+        "(out, high, total): Σ exp(q · kᵀ · scale - high) · v / total for each head of `q` (B, L, H, D), `k` and `v` "
+        "(B, S, K, D), with the greatest score and the sum of the exponentials of each query (B, H, L). Query i sees the keys "
+        "j ≤ i + shift, + offset where given; every key with shift None.",
     )
 )
 

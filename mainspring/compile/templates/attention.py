@@ -6,21 +6,21 @@
       along    mixed[row][d] += weights[key][row] · v[key][d]      row tiles × lanes of the width, up to the last key they see
     out = mixed / total
 
-Keys that no row of a tile sees are not gone through: their weights are 0, and adding 0 changes no bit. The order of every sum is
-that of the unfused form, so the bits are, too.
+Keys that no row of a tile sees are not gone through: their weights are 0, and adding 0 changes no bit. The order of every sum
+is that of the unfused form, so the bits are, too.
 """
 
 from __future__ import annotations
 
 import math
 
-from mainspring.compile.tiled import tree
 from mainspring.compile.loops import LANES, Buffer, Fold, Kernel, Let, Reduce, Stmt, Store, Write, load
 from mainspring.compile.simplify import REDUCE_CHUNK
 from mainspring.compile.template import Call, template
 from mainspring.compile.templates.attention_query import one_query
 from mainspring.compile.templates.heads import KEY_BLOCK, Chain, Heads, across_tile, along_tile, ceil_div, whole_lanes
 from mainspring.compile.templates.lines import loop, params, store
+from mainspring.compile.tiled import tree
 from mainspring.ir.scalar import Expr, absolute, cast, compare, const, exp, maximum, minimum, ref, var, where
 from mainspring.types.dtype import int32, int64
 
@@ -93,7 +93,8 @@ class _Forward:
         start = [Write(self.high, i, const(-math.inf, of.dtype))]
         if self.masked:
             start.append(Write(self.limit, i, cast(of.seen(self.first + i), int32)))
-        return [turn, loop(i, Store(tuple(start)), role="vector"), loop(n, store(self.sums, n, const(0, of.dtype)), role="vector")]
+        clear = loop(n, store(self.sums, n, const(0, of.dtype)), role="vector")
+        return [turn, loop(i, Store(tuple(start)), role="vector"), clear]
 
     def _seen_by(self, lanes: Expr, count: int) -> Expr:
         """How many keys the `count` rows from `lanes` of the block see at most."""
@@ -139,8 +140,8 @@ class _Forward:
         if self.masked:
             high = where(compare("lt", absolute(high), math.inf), high, const(0, of.dtype))
         at, to = j * self.block + row, (j // REDUCE_CHUNK * LANES + j % LANES) * self.block + row
-        raised = loop(lane, Let(weight, exp(load(self.scores, at) - high)),
-                      Store((Write(self.scores, at, weight), Write(self.sums, to, load(self.sums, to) + weight))), role="vector")
+        keep = Store((Write(self.scores, at, weight), Write(self.sums, to, load(self.sums, to) + weight)))
+        raised = loop(lane, Let(weight, exp(load(self.scores, at) - high)), keep, role="vector")
         clear = loop(lane, store(self.scores, at, const(0, of.dtype)), role="vector")
         body: tuple[Stmt, ...] = (Let(last, minimum(stop, self._seen_by(strip * LANES, LANES))),
                                   loop(j, raised, start=start, stop=last))

@@ -17,12 +17,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mainspring.compile.tiled import tree
 from mainspring.compile.loops import LANES, Buffer, Fold, Kernel, Let, Reduce, Stmt, Store, Write, load
 from mainspring.compile.template import Call, template
 from mainspring.compile.templates.heads import KEY_BLOCK, Chain, Heads, across_tile, along_tile, ceil_div, whole_lanes
-from mainspring.compile.templates.lines import loop, params, store
+from mainspring.compile.templates.lines import loop, store
 from mainspring.compile.tile import Tile
+from mainspring.compile.tiled import tree
 from mainspring.ir.scalar import Expr, cast, compare, const, exp, maximum, minimum, ref, var, where
 from mainspring.types.dtype import int32, int64
 
@@ -86,8 +86,8 @@ class _Backward:
         sums = (self.call.temporary(f"sums_{name}", of.dtype, self.task.attr[1] * size) if self.several
                 else self._scratch(f"sums_{name}", size))
         return _Side(extent, columns, of_rows, of_keys, self._scratch(name, self.key_block * columns),
-                     self._scratch(f"{name}_rows", self.block * columns), self._scratch(f"{name}_turned", extent * self.block), sums,
-                     self._scratch(f"{name}_parts", Chain(extent).chunks * self.across.acc.size))
+                     self._scratch(f"{name}_rows", self.block * columns), self._scratch(f"{name}_turned", extent * self.block),
+                     sums, self._scratch(f"{name}_parts", Chain(extent).chunks * self.across.acc.size))
 
     # ------------------------------------------------------------------------------------------------------- kernels
 
@@ -106,8 +106,9 @@ class _Backward:
         buffers.append(self.of_q.of_rows.acc)
         dq, dk, dv = self.call.outputs
         outs = (dq, self.of_q.sums, self.of_v.sums) if self.several else (dq, dk, dv)
-        kernel = Kernel("attention_gradient", tuple(dict.fromkeys((*self.call.inputs, *outs))), frozenset(outs), self.task.attr[1],
-                        self.task, body, tuple(buffers), flops // (2 if self.masked else 1))
+        operands = tuple(dict.fromkeys((*self.call.inputs, *outs)))
+        kernel = Kernel("attention_gradient", operands, frozenset(outs), self.task.attr[1], self.task, body, tuple(buffers),
+                        flops // (2 if self.masked else 1))
         return [kernel, self._sums_of_chunks()] if self.several else [kernel]
 
     @property
@@ -144,21 +145,22 @@ class _Backward:
         of = self.of
         i, d = var("i", self.block), var("d", of.value_width)
         q, _, _, high, total, out, ct = self.call.inputs[:7]
-        row, at, even, number = minimum(self.first + i, of.rows - 1), ref("at", int64), ref("even", of.dtype), ref("number", int64)
-        common, of_total = ref("common", of.dtype), ref("total", of.dtype)
+        row, at, number = of.clipped(self.first + i), ref("at", int64), ref("number", int64)
+        even, common, of_total = (ref(name, of.dtype) for name in ("even", "common", "of_total"))
         place = of.row_at(self.b, self.group, row, of.value_width)
-        write = Store((Write(self.of_v.rows, i * self.of_v.columns + d, even), Write(self.of_v.turned, d * self.block + i, even)))
+        natural = i * self.of_v.columns + d
+        write = Store((Write(self.of_v.rows, natural, even), Write(self.of_v.turned, d * self.block + i, even)))
         of_row = [Write(self.high, i, load(high, number)), Write(self.common, i, common)]
         if self.masked:
             of_row.append(Write(self.limit, i, cast(of.seen(self.first + i), int32)))
-        product = load(out, at + d) * load(self.of_v.rows, i * self.of_v.columns + d)
+        product = load(out, at + d) * load(self.of_v.rows, natural)
         rows = loop(i, Let(at, place), Let(number, of.number_at(self.b, self.group, row)), Let(of_total, load(total, number)),
                     loop(d, Let(even, load(ct, at + d) / of_total), write, role="vector"),
                     Reduce(d, of.value_width, (), (Fold(common, "sum", product),)), Store(tuple(of_row)))
         e = var("d", of.width)
         begin = of.row_at(self.b, self.group, row, of.width)
-        element = load(q, at + e)
-        copy = Store((Write(self.of_q.rows, i * self.of_q.columns + e, element), Write(self.of_q.turned, e * self.block + i, element)))
+        natural, element = i * self.of_q.columns + e, load(q, at + e)
+        copy = Store((Write(self.of_q.rows, natural, element), Write(self.of_q.turned, e * self.block + i, element)))
         return [rows, loop(i, Let(at, begin), loop(e, copy, role="vector"))]
 
     def _rows_done(self) -> Stmt:
@@ -210,8 +212,8 @@ class _Backward:
     def _raise(self) -> Stmt:
         """Weights of the scores; and zeros where no row of a vector sees the key, up to a whole tile."""
         of = self.of
-        strip, j, lane, last = var("rows", self.block // LANES), var("j", self.key_block), var("lane", LANES), ref("last", int64)
-        row, zero = strip * LANES + lane, const(0, of.dtype)
+        strip, j, lane = var("rows", self.block // LANES), var("j", self.key_block), var("lane", LANES)
+        last, row, zero = ref("last", int64), strip * LANES + lane, const(0, of.dtype)
         at = j * self.block + row
         weight = exp(load(self.weights, at) * self._scale - load(self.high, row))
         if self.masked:
@@ -240,8 +242,8 @@ class _Backward:
     def _to_keys(self, side: _Side, left: Buffer) -> Stmt:
         """The sums of keys += leftᵀ · rows."""
         tile, begin = side.of_keys, ref("from", int64)
-        t, u, i = var("key_tile", self.key_block // tile.rows), var("column_tile", side.columns // tile.columns), var("i", self.block)
-        column = u * tile.columns + tile.column
+        t, u = var("key_tile", self.key_block // tile.rows), var("column_tile", side.columns // tile.columns)
+        i, column = var("i", self.block), u * tile.columns + tile.column
         place = (self.home + self.start + t * tile.rows + tile.i) * side.columns + column
         chain = (tile.set(load(side.sums, place)),
                  loop(i, tile.step(load(left, (t * tile.rows + tile.i) * self.block + i),
@@ -254,35 +256,26 @@ class _Backward:
 
     def _results(self) -> list[Stmt]:
         """dk and dv of a task that has all rows."""
-        return [self._stored(side, load(side.sums, j * side.columns + d, guard)) for side in (self.of_q, self.of_v)
-                for j, d, guard in [self._inside(side)]]
+        return [self._stored(side, const(0, int64), const(0, int64), self.of.keys) for side in (self.of_q, self.of_v)]
 
-    def _inside(self, side: _Side) -> tuple[Expr, Expr, Expr]:
-        j, d = var("j", self.of.keys), var("d", side.extent)
-        return j, d, compare("lt", j, self._seen_in(const(0, int64)))
-
-    def _stored(self, side: _Side, total: Expr) -> Stmt:
-        j, d, at = var("j", self.of.keys), var("d", side.extent), ref("at", int64)
+    def _stored(self, side: _Side, base: Expr, first: Expr, count: int) -> Stmt:
+        """The sum of the chunks from number `base` for `count` keys, of those chunks whose rows saw a key."""
+        of, chunks = self.of, self.over_rows.chunks
+        j, d, at = var("j", of.keys), var("d", side.extent), ref("at", int64)
+        total = tree([load(side.sums, ((base + c) * self.all_keys + j) * side.columns + d,
+                           compare("lt", j, self._seen_in(const(c, int64)))) for c in range(chunks)])
         out, value = (self.call.outputs[1], total * self._scale) if side is self.of_q else (self.call.outputs[2], total)
-        return loop(j, Let(at, self.of.key_at(self.b, self.group, j, side.extent)), loop(d, store(out, at + d, value), role="vector"))
+        write = loop(d, store(out, at + d, value), role="vector")
+        return loop(j, Let(at, of.key_at(self.b, self.group, j, side.extent)), write, start=first,
+                    stop=minimum(first + count, of.keys))
 
     def _sums_of_chunks(self) -> Kernel:
-        """dk and dv: the sums of the chunks of rows, where they saw the keys; a task is a few keys of a head."""
-        of = self.of
-        chunks = self.over_rows.chunks
-        blocks = -(-of.keys // KEY_BLOCK)
+        """dk and dv: the sums of the chunks of rows; a task is a few keys of a head."""
+        of, blocks = self.of, -(-self.of.keys // KEY_BLOCK)
         task = var("task", of.batch * of.groups * blocks)
         head, first = task // blocks, task % blocks * KEY_BLOCK
-        stmts: list[Stmt] = [Let(self.b, head // of.groups), Let(self.group, head % of.groups)]
-        for side, out, scale in ((self.of_q, self.call.outputs[1], self._scale), (self.of_v, self.call.outputs[2], None)):
-            j, d, at = var("j", of.keys), var("d", side.extent), ref("at", int64)
-            parts = [load(side.sums, ((head * chunks + c) * self.all_keys + j) * side.columns + d,
-                          compare("lt", j, self._seen_in(const(c, int64)))) for c in range(chunks)]
-            total = tree(parts) if scale is None else tree(parts) * scale
-            write = loop(d, store(out, at + d, total), role="vector")
-            stmts.append(loop(j, Let(at, of.key_at(self.b, self.group, j, side.extent)), write, start=first,
-                              stop=minimum(first + KEY_BLOCK, of.keys)))
-        outs = self.call.outputs[1:]
-        offset = () if of.offset is None else (of.offset,)
-        return Kernel("attention_sums", (self.of_q.sums, self.of_v.sums, *offset, *outs), frozenset(outs), task.attr[1], task,
-                      tuple(stmts))
+        stored = [self._stored(side, head * self.over_rows.chunks, first, KEY_BLOCK) for side in (self.of_q, self.of_v)]
+        body = (Let(self.b, head // of.groups), Let(self.group, head % of.groups), *stored)
+        outs, offset = self.call.outputs[1:], () if of.offset is None else (of.offset,)
+        operands = (self.of_q.sums, self.of_v.sums, *offset, *outs)
+        return Kernel("attention_sums", operands, frozenset(outs), task.attr[1], task, body)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 
-from mainspring.compile.tiled import tree
 from mainspring.compile.loops import LANES, Buffer, Fold, Kernel, Let, Reduce, Stmt, load
 from mainspring.compile.simplify import REDUCE_CHUNK
 from mainspring.compile.template import Call
 from mainspring.compile.templates.heads import Chain, Column, Heads, along_tile, ceil_div
 from mainspring.compile.templates.lines import loop, params, store
 from mainspring.compile.tile import Tile
+from mainspring.compile.tiled import tree
 from mainspring.ir.scalar import Expr, absolute, compare, const, exp, minimum, ref, var, where
 from mainspring.types.dtype import int64
 
@@ -65,7 +65,8 @@ def _weights(of: Heads, scores: Buffer, sums: Buffer, end: Expr, most: Expr, tot
     ]
     c, r = var("c", sums.size), var("r", min(of.keys, REDUCE_CHUNK))
     at = c * REDUCE_CHUNK + r
-    stmts += [loop(c, Reduce(r, r.attr[1], (), (Fold(part, "sum", load(scores, at, compare("lt", at, end))),)), store(sums, c, part)),
+    fold = Fold(part, "sum", load(scores, at, compare("lt", at, end)))
+    stmts += [loop(c, Reduce(r, r.attr[1], (), (fold,)), store(sums, c, part)),
               Reduce(c, sums.size, (), (Fold(part, "sum", load(sums, c)),))]
     return [*stmts, Let(total, where(compare("lt", 0, part), part, const(1, of.dtype)) if masked else part)]
 

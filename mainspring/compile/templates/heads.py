@@ -15,12 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mainspring.compile.contraction import chunk_count
-from mainspring.compile.tiled import tree
 from mainspring.compile.loops import LANES, Buffer, For, Stmt, Store, Write, load
 from mainspring.compile.target import Target
 from mainspring.compile.template import Call
 from mainspring.compile.templates.lines import loop
 from mainspring.compile.tile import Tile
+from mainspring.compile.tiled import tree
 from mainspring.ir.scalar import Expr, cast, const, maximum, minimum, var
 from mainspring.types.dtype import DType, int64
 
@@ -136,7 +136,7 @@ class Chain:
         return end if self.extent % self.chunks == 0 else minimum(end, self.extent)
 
     def run(self, tile: Tile, k: Expr, left: Expr, right: Expr, parts: Buffer) -> tuple[list[Stmt], Expr]:
-        """(statements that run the whole chain in registers, the total of an accumulator); `parts` holds the chunks of a tile."""
+        """(statements that run the chain in registers, the total of an accumulator); `parts` keeps the chunks of a tile."""
         step = tile.step(left, right)
         if self.chunks == 1:
             return [tile.clear(), loop(k, step, stop=self.extent)], tile.value

@@ -113,7 +113,8 @@ def test_a_query_that_sees_nothing_gives_zeros_and_pulls_nothing():
 
 def test_gradients_of_gradients():
     given = [np.asarray(x) for x in operands((1, 3, 4, 2, 1, 3, 2), dtype="float64")]
-    assert_gradients(lambda q, k, v: ms.grad(lambda *x: ms.sum(ms.sin(attention(*x, causal=True, offset=1))), 1)(q, k, v), *given)
+    assert_gradients(lambda q, k, v: ms.grad(lambda *x: ms.sum(ms.sin(attention(*x, causal=True, offset=1))), 1)(q, k, v),
+                     *given)
 
 
 def test_only_a_plain_application_is_fused():
