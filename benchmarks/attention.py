@@ -2,7 +2,7 @@
 
     python benchmarks/attention.py [--threads 2] [--rounds 9]
 
-MS_SHAPE=batch,heads,length,width (8,4,128,64 by default); MS_GRADIENT=1 takes the gradients of q, k and v, too.
+ATTENTION_SHAPE=batch,heads,length,width (8,4,128,64 by default); ATTENTION_GRADIENT=1 takes the gradients of q, k and v, too.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from harness import main
 
-BATCH, HEADS, LENGTH, WIDTH = map(int, os.environ.get("MS_SHAPE", "8,4,128,64").split(","))
-GRADIENT = os.environ.get("MS_GRADIENT", "0") == "1"
+BATCH, HEADS, LENGTH, WIDTH = map(int, os.environ.get("ATTENTION_SHAPE", "8,4,128,64").split(","))
+GRADIENT = os.environ.get("ATTENTION_GRADIENT", "0") == "1"
 
 
 def arrays() -> list[np.ndarray]:
