@@ -16,6 +16,7 @@ from mainspring.compile import codegen
 from mainspring.compile.emit_llvm import emit_kernel, scratch_bytes
 from mainspring.compile.emit_python import compile_kernel
 from mainspring.compile.loops import Buffer, For, Kernel, Store, Write, load
+from mainspring.compile.target import Target
 from mainspring.compile.target import native as native_target
 from mainspring.compile.template import TEMPLATES, Call
 from mainspring.interpret.staged import evaluate, trace
@@ -54,10 +55,10 @@ def compilers(dtype: DType) -> tuple[Callable[[Kernel], Any], ...]:
 
 
 def run_template(name: str, *arrays: np.ndarray, compiler: Callable[[Kernel], Any] = compile_kernel,
-                 **static: Any) -> list[np.ndarray]:
+                 target: Target | None = None, **static: Any) -> list[np.ndarray]:
     """The results of op `name` by its template; tasks run last to first, since their order must not matter.
 
-    `compiler` makes a kernel callable: `compile_kernel` (Python) or `native`.
+    `compiler` makes a kernel callable: `compile_kernel` (Python) or `native`. `target` chooses the sizes of tiles alone.
     """
     op, types = OPS[name], tuple(type_of(a) for a in arrays)
     inferred = op.infer(*types, **static)
@@ -65,7 +66,10 @@ def run_template(name: str, *arrays: np.ndarray, compiler: Callable[[Kernel], An
     ins = tuple(Buffer(f"in{i}", t.dtype, t.size) for i, t in enumerate(types))
     results = tuple(Buffer(f"out{i}", t.dtype, t.size) for i, t in enumerate(outs))
     flat = {b: a.ravel() for b, a in zip(ins, arrays, strict=True)} | {b: np.zeros(b.size, b.dtype.numpy) for b in results}
-    for kernel in TEMPLATES[name](Call(ins, results, types, outs, static, native_target())):
+    call = Call(ins, results, types, outs, static, target or native_target())
+    kernels = TEMPLATES[name](call)
+    flat |= {b: np.full(b.size, 7, b.dtype.numpy) for b in call.temporaries}
+    for kernel in kernels:
         run = compiler(kernel)
         for task in reversed(range(kernel.tasks)):
             run(*[flat[p] for p in kernel.params], task, task + 1)

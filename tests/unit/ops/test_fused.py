@@ -11,10 +11,12 @@ import mainspring as ms
 from mainspring.base import flags
 from mainspring.base.errors import DTypeError, ShapeError
 from mainspring.compile.lower import prepare
+from mainspring.compile.target import TARGETS
 from mainspring.ir.bind import bind
 from mainspring.ops.attention import attention
 from mainspring.ops.fused import ATTENTION, ATTENTION_GRADIENT
 from tests.unit.numeric import assert_gradients
+from tests.unit.ops.kernels import native, run_template
 
 RNG = np.random.default_rng(11)
 
@@ -61,6 +63,19 @@ def test_fused_is_composed_to_the_bit_on_any_number_of_threads(sizes, shift, off
     for threads in (1, 2, 3, 8):
         with flags.override(threads=threads):
             assert same(forward(*given), want) and same(backward(*back), want_back), threads
+
+
+def test_the_tiles_of_no_machine_change_a_bit():
+    arrays = [np.asarray(x) for x in operands((1, 260, 70, 2, 2, 40, 20))]
+    static = {"scale": 0.3, "shift": -190}
+
+    def both(target):
+        out, high, total = run_template("attention", *arrays, compiler=native, target=target, **static)
+        return out, *run_template("attention_gradient", *arrays, high, total, out, np.cos(out), compiler=native, target=target,
+                                  **static)
+
+    first, *others = [both(target) for target in TARGETS.values()]
+    assert all(same(first, other) for other in others) and np.isfinite(first[1]).all()
 
 
 def loss(q, k, v):
