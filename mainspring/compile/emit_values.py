@@ -285,13 +285,10 @@ class Values:
         return address
 
     def _spare(self) -> ir.Value:
-        """An address that may always be read: LANES zeros of any dtype."""
+        """An address that may always be read."""
         if self._spare_slot is None:
-            size = LANES * 8
-            self._spare_slot = self.alloca(ir.ArrayType(I8, size))
-            for offset in range(0, size, 8):
-                place = self.entry.gep(self._spare_slot, [ir.Constant(I64, offset)], source_etype=I8)
-                self.entry.store(ir.Constant(I64, 0), place, align=8)
+            self._spare_slot = self.alloca(ir.ArrayType(I8, 64))
+            self.entry.store(ir.Constant(I64, 0), self._spare_slot, align=8)
         return self._spare_slot
 
     def mask(self, guard: Value | None) -> Value | None:
@@ -320,10 +317,8 @@ class Values:
         t = type_of(memory_type(buffer.dtype), LANES)
         align = buffer.dtype.itemsize
         if stride in (1, -1):
-            address = self._address(buffer, self.first(index) + (0 if stride == 1 else 1 - LANES))
-            if guard is not None and not guard.lanes and self.mask(None) is None:  # all lanes or none: zeros lie elsewhere
-                address, mask = self.b.select(guard.raw, address, self._spare()), None
-            raw = self._load_run(t, address, mask, align, stride == -1)
+            first = self.first(index) + (0 if stride == 1 else 1 - LANES)
+            raw = self._load_run(t, self._address(buffer, first), mask, align, stride == -1)
         else:
             raw = self._gather(t, self._address(buffer, self.value(index)), mask, align)
         value = from_memory(Value(self.b, raw), buffer.dtype)

@@ -17,11 +17,12 @@ import mainspring as ms
 from mainspring import recipes
 from mainspring.base import flags
 from mainspring.compile.lower import prepare
-from mainspring.ir.graph import CONSTANT, INPUT, Graph, Node, graph, input_node, node
+from mainspring.ir.graph import CONSTANT, INPUT, ITEM, Graph, Node, graph, input_node, items, node
 from mainspring.recipes import shakespeare
 from mainspring.runtime.executable import build
 from mainspring.train.state import initial_state
 from mainspring.train.step import training_step
+from mainspring.types.shape import TensorType
 from tests.laws.programs import program
 
 THREADS = (1, 2, 3, 8)
@@ -202,9 +203,12 @@ def node_by_node(of: Graph, arrays: Sequence[Any]) -> list[Any]:
     for n in of.nodes():
         if n.op is CONSTANT:
             values[n] = ms.asarray(n.static["value"].value)
+        elif n.op is ITEM:
+            values[n] = values[n.inputs[0]][n.static["index"]]
         elif n.op is not INPUT:
             fresh = [input_node(i, v.type) for i, v in enumerate(n.inputs)]
-            values[n] = build(graph(fresh, [node(n.op, fresh, n.static)]))([values[i] for i in n.inputs])[0]
+            results = build(graph(fresh, items(node(n.op, fresh, n.static))))([values[i] for i in n.inputs])
+            values[n] = results[0] if isinstance(n.type, TensorType) else results
     return [values[n] for n in of.outputs]
 
 
