@@ -1,9 +1,10 @@
 """The loops of a product in register tiles: its left operand in place or copied by the task, its right one in panels.
 
-A task goes through its panels, for each through its row tiles: a panel stays in the nearest cache that holds it, and the left
-block in the second-level one. Chunks of K are innermost: a tile's sums lie in the first-level cache until they are added. (The
-other order, a chunk of the panel for all tiles, was measured: it is slower, for streams are then short.) Where M is no multiple
-of the tile, the last tile begins earlier, so that every tile is whole; only rows that are its own are stored.
+A task goes through its panels a few at a time, for each few through its row tiles, for each tile through the few: panels stay
+in the second-level cache, a tile's rows in the first, and results (and what an epilogue reads) are met in runs of several
+lines. Chunks of K are innermost: a tile's sums lie in the first-level cache until they are added. (The other order, a chunk of
+the panel for all tiles, was measured: it is slower, for streams are then short.) Where M is no multiple of the tile, the last
+tile begins earlier, so that every tile is whole; only rows that are its own are stored.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from mainspring.ir.scalar import Expr
 from mainspring.ops.movement import ravel, unravel
 from mainspring.types.dtype import int64
 
+NEAR_BYTES = 128 << 10  # panels that a row tile goes through before the next tile
 PACK_BLOCK = 4096  # elements that a task of the packing kernel moves
 DEEP_BYTES = 64 << 10  # packed rows of a block of k that all row tiles of a task go through before the next block
 ZERO = s.const(0, int64)
@@ -95,8 +97,9 @@ class Tiled:
                                                                            of.n - panel * self.nr)
         return For(lane, ZERO, within, (For(self.k, start, stop, (copy,), "vector"),))
 
-    def _right(self, panels: Buffer | None, b: Expr, panel: Expr) -> tuple[Expr, list[Stmt], list[Buffer]]:
-        """(the right operand at k and a column of the tile, statements once a panel, scratch)."""
+    def _right(self, panels: Buffer | None, b: Expr, panel: Expr,
+               some: tuple[Expr, Expr, int]) -> tuple[Expr, list[Stmt], list[Buffer]]:
+        """(the right operand at k and a column of the tile, statements for `some` panels (first, stop, how many), scratch)."""
         of, column = self.of, self.reg.column
         if self.blocking.right == "place":
             return of.product(of.dims.index(b, ZERO, panel * self.nr + column), self.k)[1], [], []
@@ -105,10 +108,11 @@ class Tiled:
             base = ravel([index[d] for d in self.of_right], tuple(of.dims.domain[d] for d in self.of_right)) \
                 if self.of_right else ZERO
             return load(panels, ((base * self.count + panel) * of.k + self.k) * self.nr + column), [], []
-        own = Buffer("panel", of.dtype, of.k * self.nr, "scratch")
-        places = {d: index[d] for d in self.of_right}
-        fill = self._packing(own, ZERO, panel, places, ZERO, s.const(of.k, int64))
-        return load(own, self.k * self.nr + column), [fill], [own]
+        first, stop, most = some
+        own = Buffer("panel", of.dtype, most * of.k * self.nr, "scratch")
+        places, base = {d: index[d] for d in self.of_right}, (panel - first) * (of.k * self.nr)
+        fill = For(panel, first, stop, (self._packing(own, base, panel, places, ZERO, s.const(of.k, int64)),))
+        return load(own, base + self.k * self.nr + column), [fill], [own]
 
     # -------------------------------------------------------------------------------------------------- left operand
 
@@ -184,13 +188,20 @@ class Tiled:
         b, group, block = task // (groups * blocks), (task // blocks) % groups, task % blocks
         panel, tile = s.var("panel", self.count), s.var("tile", self.tiles)
         left = self._left(b, tile, block * tall, tall)
-        right, fill, scratch = self._right(panels, b, panel)
+        near = min(wide, max(1, NEAR_BYTES // (of.k * self.nr * of.dtype.itemsize)))
+        first, last = _range(group, wide, self.count)
+        piece = s.var("piece", -(-wide // near)) if near < wide else ZERO
+        start = first + piece * near
+        stop = start + near if self.count % near == 0 and wide % near == 0 else s.apply("min", start + near, last)
+        right, fill, scratch = self._right(panels, b, panel, (start, stop, near))
         parts = Buffer("parts", of.dtype, of.chunks * self.mr * self.nr, "scratch")
         whole = self._whole(parts, (b, tile, panel), self._step(left.value, right))
-        loop = For(panel, *_range(group, wide, self.count),
-                   (*fill, For(tile, *_range(block, tall, self.tiles), (*left.before, *whole))))
+        row = (*left.before, For(panel, start, stop, tuple(whole)))
+        body: list[Stmt] = [*fill, For(tile, *_range(block, tall, self.tiles), row)]
+        if near < wide:
+            body = [For(piece, ZERO, s.const(piece.attr[1], int64), tuple(body))]
         used = [] if self._direct() else [parts]
-        return of.nest.kernel("tile", task.attr[1], task, (*left.fill, loop), of.group,
+        return of.nest.kernel("tile", task.attr[1], task, (*left.fill, *body), of.group,
                               (self.reg.acc, *used, *left.scratch, *scratch), self.flops)
 
     def _direct(self) -> bool:
@@ -256,7 +267,7 @@ class Tiled:
         packed = self.blocking.right != "place"
         if packed:
             kernels, between = [*kernels, self._pack(panels)], [*between, panels]
-        right = self._right(panels if packed else None, b, panel)[0]
+        right = self._right(panels if packed else None, b, panel, (ZERO, ZERO, 0))[0]
         parts = Buffer("parts", of.dtype, of.batch * of.chunks * tiles * count * mr * nr)
 
         def home(b: Expr, tile: Expr, panel: Expr, c: Expr | int, place: Expr) -> Expr:
