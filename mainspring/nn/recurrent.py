@@ -1,4 +1,4 @@
-"""Recurrent layers over (batch, time, features), as scans: one product for the inputs of all steps, one a step for the state.
+"""Recurrent layers over (batch, time, features): one product for the inputs of all steps, then one op for all steps of the state.
 
 Gate order is PyTorch's: LSTM i, f, g, o; GRU r, z, n. Weights are [in, out]: transposes of PyTorch's.
 """
@@ -14,21 +14,15 @@ from mainspring.base.tree import static
 from mainspring.interpret.eager import as_value
 from mainspring.nn import init
 from mainspring.nn.module import Module, keys_for
-from mainspring.ops import composed
+from mainspring.ops import composed, recurrent
 from mainspring.ops.contract import matmul
-from mainspring.ops.elementwise import sigmoid, tanh
-from mainspring.ops.movement import concat, permute_dims, slice_axis
+from mainspring.ops.movement import concat, permute_dims
 from mainspring.ops.scan import scan
 from mainspring.types.dtype import float32
 
 
 def _uniform(hidden: int) -> init.Initializer:
     return partial(init.uniform, low=-(hidden**-0.5), high=hidden**-0.5)
-
-
-def _gates(x: Any, count: int) -> list[Any]:
-    size = x.shape[-1] // count
-    return [slice_axis(x, x.ndim - 1, i * size, (i + 1) * size) for i in range(count)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +57,15 @@ class LSTMCell(Module):
 
     def step(self, state: tuple[Any, Any], projected: Any) -> tuple[tuple[Any, Any], Any]:
         """``(state, h)`` after a step whose input's share of the gates is `projected` (batch, 4H)."""
-        h, c = state
-        i, f, g, o = _gates(projected + matmul(h, self.hidden_weight), 4)
-        c = sigmoid(f) * c + sigmoid(i) * tanh(g)
-        h = sigmoid(o) * tanh(c)
+        h, c, _ = recurrent.lstm_step(state, projected + matmul(state[0], self.hidden_weight))
         return (h, c), h
+
+    def sweep(self, state: tuple[Any, Any], projected: Any, reverse: bool) -> tuple[tuple[Any, Any], Any]:
+        """``(state, h of all steps)`` after the steps of `projected` (time, batch, 4H), from the last to the first if `reverse`."""
+        if not recurrent.supported(projected, self.hidden_weight, *state):
+            return scan(self.step, state, projected, reverse=reverse)
+        hs, state = recurrent.lstm(projected, as_value(self.hidden_weight), *map(as_value, state), reverse=reverse)
+        return state, hs
 
     def __call__(self, x: Any, state: tuple[Any, Any]) -> tuple[Any, Any]:
         """The state after the input x (batch, in)."""
@@ -107,11 +105,18 @@ class GRUCell(Module):
 
     def step(self, state: Any, projected: Any) -> tuple[Any, Any]:
         """``(state, h)`` after a step whose input's share of the gates is `projected` (batch, 3H)."""
-        (xr, xz, xn), (hr, hz, hn) = _gates(projected, 3), _gates(matmul(state, self.hidden_weight), 3)
-        r, z = sigmoid(xr + hr), sigmoid(xz + hz)
-        n = tanh(xn + r * (hn if self.hidden_bias is None else hn + self.hidden_bias))
-        h = n + z * (state - n)
+        h, _ = recurrent.gru_step(state, projected, matmul(state, self.hidden_weight), *self._bias())
         return h, h
+
+    def _bias(self) -> tuple[Any, ...]:
+        return () if self.hidden_bias is None else (self.hidden_bias,)
+
+    def sweep(self, state: Any, projected: Any, reverse: bool) -> tuple[Any, Any]:
+        """``(state, h of all steps)`` after the steps of `projected` (time, batch, 3H), from the last to the first if `reverse`."""
+        if not recurrent.supported(projected, self.hidden_weight, state, *self._bias()):
+            return scan(self.step, state, projected, reverse=reverse)
+        hs, state = recurrent.gru(*map(as_value, (projected, self.hidden_weight, state, *self._bias())), reverse=reverse)
+        return state, hs
 
     def __call__(self, x: Any, state: Any) -> Any:
         """The state after the input x (batch, in)."""
@@ -158,7 +163,7 @@ class _Recurrent(Module):
             for way, cell in enumerate(cells):
                 projected = cell.projected(y)
                 start = cell.start(value.shape[0], projected.dtype) if state is None else state[number][way]
-                end, out = scan(cell.step, start, projected, reverse=way == 1)
+                end, out = cell.sweep(start, projected, reverse=way == 1)
                 ends.append(end)
                 ys.append(out)
             y = ys[0] if len(ys) == 1 else concat(ys, axis=2)

@@ -279,12 +279,12 @@ hypot = binary("hypot", _primitive("hypot"), lambda ct, out, x, y: (lambda: ct *
                doc="√(x1² + x2²), without overflow.")
 
 
-def _sigmoid_body(x: Expr) -> Expr:
+def sigmoid_body(x: Expr) -> Expr:
     one = _const(x, 1.0)
     return one / (one + s.exp(-x))
 
 
-sigmoid = unary("sigmoid", _sigmoid_body, _one(lambda ct, out, x: lambda: ct * (out * (1.0 - out))),
+sigmoid = unary("sigmoid", sigmoid_body, _one(lambda ct, out, x: lambda: ct * (out * (1.0 - out))),
                 reference=lambda x: (1 / (1 + np.exp(-x))).astype(x.dtype), doc="1 / (1 + exp(-x)).")
 
 # -------------------------------------------------------------------------------- trigonometry and special functions
