@@ -1,8 +1,8 @@
 """What the sweeps of recurrent layers share: rows of the batch in blocks, each a task that goes through all steps by itself, and
 the product of a block's rows with the hidden weights.
 
-The weights are packed once a call, as the product reads them: for a group of columns a panel [k][vectors·LANES]. The inner loop
-runs down a chunk of one panel, which then lies in the first-level cache for all row tiles of the block.
+The weights are packed once a call, in panels [k][vectors·LANES] as the product reads them. The inner loop runs down a chunk of one
+panel, which then lies in the first-level cache for all row tiles of the block.
 
 Numerics are those of every product (compile/contraction.py): one FMA chain over k in each of `chunk_count(k)` chunks, and a tree.
 """
@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 
 from mainspring.compile.contraction import chunk_count, tree
 from mainspring.compile.loops import LANES, Buffer, For, Kernel, Stmt, load
-from mainspring.compile.target import Target
 from mainspring.compile.template import Call
-from mainspring.compile.templates.lines import loop, number, store
+from mainspring.compile.templates.lines import block_of, loop, params, store
 from mainspring.compile.tile import Tile
 from mainspring.ir import scalar as s
 from mainspring.ir.scalar import Expr
@@ -26,104 +25,102 @@ BLOCK_ROWS = 8  # rows of the batch that a task takes at most
 PACK_ROWS = 64  # rows of a panel that a task packs
 
 
-@dataclass(frozen=True, eq=False)
-class Product:
-    """left (rows × k, in scratch) times weights (k × columns); the columns of one panel at a time.
-
-    A panel is `width` vectors, read in groups of as many as a row tile has. The chunks of its products go to `parts`.
-    """
-
-    rows: int
-    k: int
-    panels: int
-    width: int
-    dtype: DType
-    target: Target
-    packed: Buffer
-    left: Buffer = field(init=False)
-    parts: Buffer = field(init=False)
-    tiles: tuple[Tile, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        vectors, heights = tile_heights(self.rows, self.width, self.target.accumulators(self.dtype))
-        tiles = tuple([Tile(h, vectors, self.dtype, f"acc{i}") for i, h in enumerate(heights)])
-        parts = Buffer("parts", self.dtype, self.chunks * self.rows * self.width * LANES, "scratch")
-        made = {"left": Buffer("left", self.dtype, self.rows * self.stride, "scratch"), "parts": parts, "tiles": tiles}
-        for name, value in made.items():
-            object.__setattr__(self, name, value)
-
-    @property
-    def chunks(self) -> int:
-        return chunk_count(self.k)
-
-    @property
-    def stride(self) -> int:
-        """From row to row of the left operand: rows begin in different sets of the cache."""
-        return -(-self.k // LANES) * LANES + LANES
-
-    @property
-    def scratch(self) -> tuple[Buffer, ...]:
-        return (self.left, self.parts, *[tile.acc for tile in self.tiles])
-
-    @property
-    def flops(self) -> int:
-        """Of all rows of a block with all columns."""
-        return 2 * self.rows * self.k * self.panels * self.width * LANES
-
-    def pack(self, weight: Buffer, at: Callable[[Expr, Expr], tuple[Expr, Expr]]) -> Kernel:
-        """The weights into panels. ``at(k, column) -> (place in weight, whether there is one)``, column = panel · width + …"""
-        wide = self.tiles[0].columns
-        groups, blocks = self.panels * self.width * LANES // wide, -(-self.k // PACK_ROWS)
-        task, lane, k = s.var("task", groups * blocks), s.var("lane", wide), s.var("k", self.k)
-        group, start = task // blocks, task % blocks * PACK_ROWS
-        place, inside = at(k, group * wide + lane)
-        stop = s.minimum(start + PACK_ROWS, self.k)
-        body = loop(k, loop(lane, store(self.packed, (group * self.k + k) * wide + lane, load(weight, place, inside)),
-                            role="vector"), start=start, stop=stop)
-        return Kernel("pack_weights", (weight, self.packed), frozenset([self.packed]), groups * blocks, task, (body,))
-
-    def panel(self, panel: Expr) -> Stmt:
-        """The chunks of the products of `panel`, into `parts`."""
-        wide = self.tiles[0].columns
-        groups = self.width * LANES // wide
-        group, c, k = s.var("group", groups), s.var("chunk", self.chunks), s.var("k", self.k)
-        length = -(-self.k // self.chunks)
-        stop = (c + 1) * length if self.k % self.chunks == 0 else s.minimum((c + 1) * length, self.k)
-        stmts: list[Stmt] = []
-        row = 0
-        for tile in self.tiles:
-            right = load(self.packed, ((panel * groups + group) * self.k + k) * wide + tile.column)
-            step = tile.step(load(self.left, (tile.i + row) * self.stride + k), right)
-            at = ((group * self.chunks + c) * self.rows + row) * wide + tile.place
-            stmts += [tile.clear(), For(k, c * length, stop, (step,)), tile.over(store(self.parts, at, tile.value))]
-            row += tile.rows
-        return loop(group, loop(c, *stmts))
-
-    def total(self, row: Expr, vector: int, lane: Expr) -> Expr:
-        """The product of `row` with a column of the panel done last."""
-        wide = self.tiles[0].columns
-        group, column = divmod(vector * LANES, wide)
-        return tree([load(self.parts, ((group * self.chunks + c) * self.rows + row) * wide + column + lane)
-                     for c in range(self.chunks)])
-
-
-def tile_heights(rows: int, width: int, accumulators: int) -> tuple[int, list[int]]:
+def tile_heights(rows: int, columns: int, accumulators: int) -> tuple[int, list[int]]:
     """(vectors of a row tile, heights of the row tiles of a block): few loads for a multiplication, tiles of like heights."""
 
     def loads(vectors: int) -> float:
-        tiles = -(-rows // max(1, accumulators // vectors))
-        return tiles * vectors + rows / vectors
+        tiles = -(-rows // (accumulators // vectors))
+        return tiles + rows / vectors
 
-    vectors = min([v for v in (1, 2, 3, 4) if width % v == 0 and v <= accumulators], key=loads)
-    tiles = -(-rows // max(1, accumulators // vectors))
+    most = min(accumulators, -(-columns // LANES))
+    vectors = min([v for v in (1, 2, 4) if v <= most], key=loads)
+    tiles = -(-rows // (accumulators // vectors))
     return vectors, [rows // tiles + (i < rows % tiles) for i in range(tiles)]
 
 
 @dataclass(frozen=True, eq=False)
-class Sweep:
-    """A sweep to be lowered: `steps` over rows of the batch, in blocks, of `units`; a task is a block.
+class Product:
+    """out (rows × columns) = left (rows × k) · weights; left and out are scratch, their rows `left_stride` and `out_stride` apart."""
 
-    The number of blocks follows from the batch, whatever runs them. A block that reaches beyond the batch does its last row twice.
+    rows: int
+    k: int
+    columns: int
+    dtype: DType
+    vectors: int
+    tiles: tuple[Tile, ...]
+    left: Buffer
+    parts: Buffer
+    out: Buffer
+    packed: Buffer
+    left_stride: int
+    out_stride: int
+
+    @classmethod
+    def of(cls, call: Call, rows: int, k: int, columns: int) -> Product:
+        """The product for a block of `rows`."""
+        dtype = call.output_types[0].dtype
+        vectors, heights = tile_heights(rows, columns, call.target.accumulators(dtype))
+        wide = vectors * LANES
+        left_stride = -(-k // LANES) * LANES + LANES  # rows begin in different sets of the cache
+        out_stride = -(-columns // wide) * wide
+        tiles = tuple([Tile(height, vectors, dtype, f"acc{i}") for i, height in enumerate(heights)])
+        left, parts, out = (Buffer(name, dtype, size, "scratch") for name, size in (
+            ("left", rows * left_stride), ("parts", chunk_count(k) * rows * wide), ("out", rows * out_stride)))
+        packed = call.temporary("packed", dtype, k * out_stride)
+        return cls(rows, k, columns, dtype, vectors, tiles, left, parts, out, packed, left_stride, out_stride)
+
+    @property
+    def scratch(self) -> tuple[Buffer, ...]:
+        return (self.left, self.parts, self.out, *[tile.acc for tile in self.tiles])
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.rows * self.k * self.columns
+
+    @property
+    def wide(self) -> int:
+        """Columns of a panel."""
+        return self.vectors * LANES
+
+    def pack(self, weight: Buffer, at: Callable[[Expr, Expr], Expr]) -> Kernel:
+        """The weights into panels; ``at(k, column)`` is the place in `weight`."""
+        panels, blocks, lane = self.out_stride // self.wide, -(-self.k // PACK_ROWS), s.var("lane", self.wide)
+        task = s.var("task", panels * blocks)
+        panel, (k, start, stop) = task // blocks, block_of(task % blocks, self.k, PACK_ROWS, "k")
+        column = panel * self.wide + lane
+        value = load(weight, at(k, column), s.compare("lt", column, self.columns))
+        copy = loop(lane, store(self.packed, (panel * self.k + k) * self.wide + lane, value), role="vector")
+        return Kernel("pack_weights", (weight, self.packed), frozenset([self.packed]), panels * blocks, task,
+                      (loop(k, copy, start=start, stop=stop),))
+
+    def run(self) -> Stmt:
+        """out = left · weights."""
+        panel, r, lane = s.var("panel", self.out_stride // self.wide), s.var("row", self.rows), s.var("lane", self.wide)
+        chunks = chunk_count(self.k)
+        total = tree([load(self.parts, (c * self.rows + r) * self.wide + lane) for c in range(chunks)])
+        add = loop(lane, store(self.out, r * self.out_stride + panel * self.wide + lane, total), role="vector")
+        return loop(panel, self._chunks(panel, chunks), loop(r, add))
+
+    def _chunks(self, panel: Expr, chunks: int) -> Stmt:
+        """The products of each chunk of a panel, into `parts`."""
+        c, k, length = s.var("chunk", chunks), s.var("k", self.k), -(-self.k // chunks)
+        stop = (c + 1) * length if self.k % chunks == 0 else s.minimum((c + 1) * length, self.k)
+        stmts: list[Stmt] = []
+        row = 0
+        for tile in self.tiles:
+            step = tile.step(load(self.left, (tile.i + row) * self.left_stride + k),
+                             load(self.packed, (panel * self.k + k) * self.wide + tile.column))
+            keep = tile.over(store(self.parts, (c * self.rows + row) * self.wide + tile.place, tile.value))
+            stmts += [tile.clear(), For(k, c * length, stop, (step,)), keep]
+            row += tile.rows
+        return loop(c, *stmts)
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """A sweep to be lowered: `steps` over the rows of a batch, in blocks, of `units`. A task is a block.
+
+    How many blocks there are follows from the batch, whatever runs them. One that reaches beyond the batch does its last row again.
     """
 
     call: Call
@@ -131,49 +128,60 @@ class Sweep:
     batch: int
     units: int
     reverse: bool
-    task: Expr = field(init=False)
+    block: Expr = field(init=False)
     r: Expr = field(init=False)
-    lane: Expr = field(init=False)
+    unit: Expr = field(init=False)
 
     def __post_init__(self) -> None:
-        for name, value in {"task": s.var("block", self.blocks), "r": s.var("r", self.rows),
-                            "lane": s.var("lane", self.units)}.items():
-            object.__setattr__(self, name, value)
-
-    @property
-    def blocks(self) -> int:
-        return -(-self.batch // BLOCK_ROWS)
+        for name, extent in (("block", -(-self.batch // BLOCK_ROWS)), ("r", self.rows), ("unit", self.units)):
+            object.__setattr__(self, name, s.var(name, extent))
 
     @property
     def rows(self) -> int:
         """Rows of a block."""
-        return -(-self.batch // self.blocks)
+        return -(-self.batch // -(-self.batch // BLOCK_ROWS))
 
-    def product(self, k: int, width: int) -> Product:
-        """A product of the rows of a block: for LANES units a panel of `width` vectors."""
-        panels, dtype = -(-self.units // LANES), self.call.output_types[0].dtype
-        packed = self.call.temporary("packed", dtype, panels * width * LANES * k)
-        return Product(self.rows, k, panels, width, dtype, self.call.target, packed)
-
-    def at(self, time: Expr | int | None, width: int, column: Expr) -> Expr:
-        """The place of `column` of row `r` in a tensor (time, batch, width); without time in one (batch, width)."""
-        row = self.task * self.rows + self.r
+    def at(self, time: Expr | int | None, gates: int = 1, gate: int = 0) -> Expr:
+        """The place of row `r` and `unit` of a gate in a tensor (time, batch, gates · units); without time in (batch, …)."""
+        row = self.block * self.rows + self.r
         if self.batch % self.rows:
             row = s.minimum(row, self.batch - 1)
-        return (row if time is None else row + time * self.batch) * width + column
+        return ((row if time is None else row + time * self.batch) * gates + gate) * self.units + self.unit
 
-    def over(self, *stmts: Stmt, first: Expr | int = 0, count: int | None = None) -> Stmt:
-        """`stmts` for each row `r` of the block and each `lane` of the units `first` + lane: `count` of them, or all."""
-        stop = self.units if count is None else count
-        left = stop if self.units % stop == 0 else s.minimum(number(stop), self.units - first)
-        return loop(self.r, loop(self.lane, *stmts, stop=left, role="vector"))
+    def start(self) -> Expr:
+        """The place of row `r` and `unit` of what the sweep begins with, in T + 1 rows of it."""
+        return self.at(self.steps if self.reverse else 0)
 
-    def kernel(self, product: Product, back: bool, begin: Sequence[Stmt], body: Callable[[Expr], Sequence[Stmt]],
-               end: Sequence[Stmt], *scratch: Buffer) -> Kernel:
-        """`begin`, then ``body(time)`` for each step, then `end`."""
+    def around(self, time: Expr) -> tuple[Expr, Expr]:
+        """The places of row `r` and `unit` before and after the step at `time`, in T + 1 rows."""
+        return self.at(time + int(self.reverse)), self.at(time + int(not self.reverse))
+
+    def left(self, product: Product, gate: int = 0) -> Expr:
+        """The place of row `r` and `unit` of a gate in the product's left operand."""
+        return self.r * product.left_stride + self.unit + gate * self.units
+
+    def product(self, product: Product, gate: int = 0) -> Expr:
+        """The product of row `r` with the column of `unit` of a gate."""
+        return load(product.out, self.r * product.out_stride + self.unit + gate * self.units)
+
+    def over(self, *stmts: Stmt) -> Stmt:
+        """`stmts` for each row `r` and each `unit`."""
+        return loop(self.r, loop(self.unit, *stmts, role="vector"))
+
+    def kernel(self, product: Product, body: Callable[[Expr], Sequence[Stmt]], around: tuple[Sequence[Stmt], Sequence[Stmt]],
+               carried: Sequence[Buffer] = (), back: bool = False) -> Kernel:
+        """The first of `around`, then ``body(time)`` for each step, from the last if `back`, and the second of `around`."""
         step = s.var("step", self.steps)
         time = self.steps - 1 - step if self.reverse != back else step
-        params = tuple(dict.fromkeys((*self.call.inputs, *self.call.outputs, product.packed)))
-        stmts = (*begin, loop(step, *body(time)), *end)
-        return Kernel("sweep_back" if back else "sweep", params, frozenset(self.call.outputs), self.blocks, self.task, stmts,
-                      (*product.scratch, *scratch), self.blocks * self.steps * product.flops)
+        stmts = (*around[0], loop(step, *body(time)), *around[1])
+        tasks = self.block.attr[1]
+        return Kernel("sweep_back" if back else "sweep", params(self.call, product.packed), frozenset(self.call.outputs), tasks,
+                      self.block, stmts, (*product.scratch, *carried), tasks * self.steps * product.flops)
+
+
+def zeros(buffer: Buffer) -> Stmt:
+    """A scratch buffer of zeros."""
+    i = s.var("i", buffer.size)
+    return loop(i, store(buffer, i, s.const(0, buffer.dtype)), role="vector")
+
+
