@@ -26,15 +26,9 @@ PACK_ROWS = 64  # rows of a panel that a task packs
 
 
 def tile_heights(rows: int, columns: int, accumulators: int) -> tuple[int, list[int]]:
-    """(vectors of a row tile, heights of the row tiles of a block): few loads for a multiplication, tiles of like heights."""
-
-    def loads(vectors: int) -> float:
-        tiles = -(-rows // (accumulators // vectors))
-        return tiles + rows / vectors
-
-    most = min(accumulators, -(-columns // LANES))
-    vectors = min([v for v in (1, 2, 4) if v <= most], key=loads)
-    tiles = -(-rows // (accumulators // vectors))
+    """(vectors of a row tile, heights of the row tiles of a block): as many as the registers hold, of like heights."""
+    vectors = 1 if columns <= LANES or accumulators < 16 else 2
+    tiles = -(-rows // max(1, accumulators // vectors))
     return vectors, [rows // tiles + (i < rows % tiles) for i in range(tiles)]
 
 
