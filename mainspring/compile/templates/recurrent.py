@@ -62,7 +62,7 @@ class _Forwards:
         begin = [sweep.over(store(rows, sweep.start(), load(first, sweep.at(None)))) for first, rows in states]
         begin.append(sweep.over(store(product.left, sweep.left(product), load(states[0][0], sweep.at(None)))))
         return [product.pack(sweep.call.inputs[1], lambda k, column: k * columns + column),
-                sweep.kernel(product, lambda time: (product.run(), sweep.over(*cell(time))), (begin, ()))]
+                sweep.kernel(product, lambda step, time: (product.run(step), sweep.over(*cell(time))), (begin, ()))]
 
     def saved(self, gates: Sequence[Buffer], time: Expr, values: Sequence[Expr]) -> list[tuple[Buffer, Expr, Expr]]:
         """What is saved of a row and unit, if anything is."""
@@ -152,7 +152,7 @@ class _Back:
         begin = [zeros(self.carried), zeros(product.out)]
         end = [sweep.over(store(buffer, sweep.at(None), value)) for buffer, value in ends]
         return [product.pack(sweep.call.inputs[1], lambda k, unit: unit * self.columns + k),
-                sweep.kernel(product, lambda time: (sweep.over(*cell(time)), product.run()), (begin, end), [self.carried],
+                sweep.kernel(product, lambda step, time: (sweep.over(*cell(time)), product.run(step)), (begin, end), [self.carried],
                              back=True)]
 
 

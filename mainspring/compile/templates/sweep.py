@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mainspring.compile.contraction import chunk_count, tree
-from mainspring.compile.loops import LANES, Buffer, For, Kernel, Stmt, load
+from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, load
 from mainspring.compile.template import Call
 from mainspring.compile.templates.lines import block_of, loop, params, store
 from mainspring.compile.tile import Tile
 from mainspring.ir import scalar as s
 from mainspring.ir.scalar import Expr
-from mainspring.types.dtype import DType
+from mainspring.types.dtype import DType, int64
 
 BLOCK_ROWS = 8  # rows of the batch that a task takes at most
 PACK_ROWS = 64  # rows of a panel that a task packs
@@ -87,13 +87,15 @@ class Product:
         return Kernel("pack_weights", (weight, self.packed), frozenset([self.packed]), panels * blocks, task,
                       (loop(k, copy, start=start, stop=stop),))
 
-    def run(self) -> Stmt:
-        """out = left · weights."""
-        panel, r, lane = s.var("panel", self.out_stride // self.wide), s.var("row", self.rows), s.var("lane", self.wide)
+    def run(self, step: Expr) -> Stmt:
+        """out = left · weights. Every other step begins with the panels that were last: some of them are still in the cache."""
+        turn, r, lane = s.var("turn", self.out_stride // self.wide), s.var("row", self.rows), s.var("lane", self.wide)
+        panel = s.ref("panel", int64)
         chunks = chunk_count(self.k)
         total = tree([load(self.parts, (c * self.rows + r) * self.wide + lane) for c in range(chunks)])
         add = loop(lane, store(self.out, r * self.out_stride + panel * self.wide + lane, total), role="vector")
-        return loop(panel, self._chunks(panel, chunks), loop(r, add))
+        order = Let(panel, s.where(s.compare("eq", step % 2, 0), turn, turn.attr[1] - 1 - turn))
+        return loop(turn, order, self._chunks(panel, chunks), loop(r, add))
 
     def _chunks(self, panel: Expr, chunks: int) -> Stmt:
         """The products of each chunk of a panel, into `parts`."""
@@ -162,12 +164,12 @@ class Sweep:
         """`stmts` for each row `r` and each `unit`."""
         return loop(self.r, loop(self.unit, *stmts, role="vector"))
 
-    def kernel(self, product: Product, body: Callable[[Expr], Sequence[Stmt]], around: tuple[Sequence[Stmt], Sequence[Stmt]],
+    def kernel(self, product: Product, body: Callable[[Expr, Expr], Sequence[Stmt]], around: tuple[Sequence[Stmt], Sequence[Stmt]],
                carried: Sequence[Buffer] = (), back: bool = False) -> Kernel:
-        """The first of `around`, then ``body(time)`` for each step, from the last if `back`, and the second of `around`."""
+        """The first of `around`, then ``body(step, time)`` for each step, from the last if `back`, and the second of `around`."""
         step = s.var("step", self.steps)
         time = self.steps - 1 - step if self.reverse != back else step
-        stmts = (*around[0], loop(step, *body(time)), *around[1])
+        stmts = (*around[0], loop(step, *body(step, time)), *around[1])
         tasks = self.block.attr[1]
         return Kernel("sweep_back" if back else "sweep", params(self.call, product.packed), frozenset(self.call.outputs), tasks,
                       self.block, stmts, (*product.scratch, *carried), tasks * self.steps * product.flops)
