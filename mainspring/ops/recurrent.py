@@ -17,12 +17,13 @@ import numpy as np
 from mainspring.autodiff.reverse import linearize_back, zeros_like
 from mainspring.autodiff.tape import wanted
 from mainspring.base.errors import DTypeError, ShapeError
+from mainspring.interpret.eager import as_value
 from mainspring.interpret.staged import appliers
 from mainspring.ir.bind import Value, bind
 from mainspring.ir.op import Expand, Op, register
 from mainspring.ops.contract import CONTRACT
 from mainspring.ops.elementwise import sigmoid, tanh
-from mainspring.ops.movement import concat, expand_dims, permute_dims, slice_axis
+from mainspring.ops.movement import concat, expand_dims, permute_dims, reshape, slice_axis
 from mainspring.ops.reduce import sum as sum_over
 from mainspring.ops.scan import scan
 from mainspring.types.dtype import float32, float64
@@ -33,7 +34,8 @@ Fallback = Callable[..., Sequence[Value]]
 
 def supported(*operands: Any) -> bool:
     """Whether the ops take these: one dtype, float32 or float64."""
-    return operands[0].dtype in (float32, float64) and all(x.dtype is operands[0].dtype for x in operands)
+    dtypes = {as_value(x).dtype for x in operands}
+    return len(dtypes) == 1 and dtypes <= {float32, float64}
 
 
 def _check(name: str, types: Sequence[TensorType], shapes: Sequence[tuple[int, ...]]) -> None:
@@ -73,7 +75,7 @@ def before(states: Value, reverse: bool) -> Value:
 
 
 def _row(states: Value, index: int) -> Value:
-    return slice_axis(states, 0, index, index + 1).reshape(states.shape[1:])  # type: ignore[attr-defined]
+    return reshape(slice_axis(states, 0, index, index + 1), states.shape[1:])
 
 
 def _first(states: Value, reverse: bool) -> Value:

@@ -47,6 +47,11 @@ def _pairs(op: Op, types: tuple[TensorType, ...], static: dict[str, Any]) -> int
     return math.prod(q) * k[1]
 
 
+def _sweep(op: Op, types: tuple[TensorType, ...], static: dict[str, Any]) -> int:
+    """Multiplications of a recurrent sweep: the weights, for each step and row."""
+    return types[1].size * math.prod(types[0].shape[:2])
+
+
 def _results(op: Op, types: tuple[TensorType, ...], static: dict[str, Any]) -> int:
     """Elements of the result."""
     return op.infer(*types, **static).size  # type: ignore[union-attr]
@@ -62,6 +67,7 @@ HEAVY: dict[str, tuple[Work, int]] = {
     **dict.fromkeys(("cumulative_max", "cumulative_min", "cumulative_prod", "cumulative_sum"), (_elements, 500_000)),
     "scan": (_rounds, 5_000),
     **dict.fromkeys(("attention", "attention_gradient"), (_pairs, 5_000_000)),
+    **dict.fromkeys(("lstm", "lstm_grad", "gru", "gru_grad"), (_sweep, 5_000_000)),
 }
 
 

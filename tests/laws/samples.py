@@ -451,3 +451,33 @@ def _scan(draw: Draw) -> Iterator[Sample]:
             yield draw.sample(
                 w, h, x, body=body, consts=1, carry=1, length=length, reverse=reverse, backward=None, residuals=(), outputs=2
             )
+
+
+@entry("lstm")
+def _lstm(draw: Draw) -> Iterator[Sample]:
+    for (t, b, h), reverse, save in product(((0, 2, 3), (1, 1, 1), (3, 9, 5)), (False, True), (False, True)):
+        x, state = draw(t, b, 4 * h, low=-1, high=1), [draw(b, h, low=-1, high=1) for _ in range(2)]
+        yield draw.sample(x, draw(h, 4 * h, low=-1, high=1), *state, reverse=reverse, save=save)
+
+
+@entry("lstm_grad")
+def _lstm_grad(draw: Draw) -> Iterator[Sample]:
+    for (t, b, h), reverse, cells in product(((0, 2, 3), (1, 1, 1), (3, 9, 5)), (False, True), (False, True)):
+        rows = [draw(t + 1, b, h, low=-1, high=1) for _ in range(3)]
+        w, gates = draw(h, 4 * h, low=-1, high=1), draw(t, b, 4 * h, low=0.1, high=0.9)
+        yield draw.sample(rows[0], w, gates, *rows[1 : 3 if cells else 2], reverse=reverse)
+
+
+@entry("gru")
+def _gru(draw: Draw) -> Iterator[Sample]:
+    for (t, b, h), reverse, save in product(((0, 2, 3), (1, 1, 1), (3, 9, 5)), (False, True), (False, True)):
+        x, state = draw(t, b, 3 * h, low=-1, high=1), draw(b, h, low=-1, high=1)
+        bias = [draw(h, low=-1, high=1)] if save else []
+        yield draw.sample(x, draw(h, 3 * h, low=-1, high=1), state, *bias, reverse=reverse, save=save)
+
+
+@entry("gru_grad")
+def _gru_grad(draw: Draw) -> Iterator[Sample]:
+    for (t, b, h), reverse in product(((0, 2, 3), (1, 1, 1), (3, 9, 5)), (False, True)):
+        rows = [draw(t + 1, b, h, low=-1, high=1) for _ in range(2)]
+        yield draw.sample(rows[0], draw(h, 3 * h, low=-1, high=1), draw(t, b, 4 * h, low=0.1, high=0.9), rows[1], reverse=reverse)
