@@ -23,6 +23,7 @@ from mainspring.base import tree
 from mainspring.base.errors import MainspringError
 from mainspring.jit import jit
 from mainspring.ops import random
+from mainspring.ops import recurrent as _recurrent  # noqa: F401  registers the ops that layers use
 from mainspring.ops.attention import attention, rotary
 from mainspring.ops.composed import (
     batch_norm, celu, dropout, elu, gelu, glu, group_norm, hard_shrink, hard_sigmoid, hard_swish, hard_tanh, instance_norm,

@@ -1,4 +1,4 @@
-"""Recurrent layers over (batch, time, features): one product for the inputs of all steps, then one op for all steps of the state.
+"""Recurrent layers over (batch, time, features): one product for the inputs of all steps, then one op for all steps.
 
 Gate order is PyTorch's: LSTM i, f, g, o; GRU r, z, n. Weights are [in, out]: transposes of PyTorch's.
 """
@@ -61,7 +61,7 @@ class LSTMCell(Module):
         return (h, c), h
 
     def sweep(self, state: tuple[Any, Any], projected: Any, reverse: bool) -> tuple[tuple[Any, Any], Any]:
-        """``(state, h of all steps)`` after the steps of `projected` (time, batch, 4H), from the last to the first if `reverse`."""
+        """``(state, h of all steps)`` after the steps of `projected` (time, batch, 4H), backwards if `reverse`."""
         if not recurrent.supported(projected, self.hidden_weight, *state):
             return scan(self.step, state, projected, reverse=reverse)
         hs, state = recurrent.lstm(projected, as_value(self.hidden_weight), *map(as_value, state), reverse=reverse)
@@ -112,7 +112,7 @@ class GRUCell(Module):
         return () if self.hidden_bias is None else (self.hidden_bias,)
 
     def sweep(self, state: Any, projected: Any, reverse: bool) -> tuple[Any, Any]:
-        """``(state, h of all steps)`` after the steps of `projected` (time, batch, 3H), from the last to the first if `reverse`."""
+        """``(state, h of all steps)`` after the steps of `projected` (time, batch, 3H), backwards if `reverse`."""
         if not recurrent.supported(projected, self.hidden_weight, state, *self._bias()):
             return scan(self.step, state, projected, reverse=reverse)
         hs, state = recurrent.gru(*map(as_value, (projected, self.hidden_weight, state, *self._bias())), reverse=reverse)

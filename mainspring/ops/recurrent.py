@@ -286,8 +286,9 @@ def _gru_vjp(cts: Sequence[Value | None], outs: Sequence[Value], x: Value, w: Va
 
 
 GRU = register(Op("gru", _gru_infer, _gru_reference, Expand(_gru), _gru_vjp,
-                  "A GRU over time: the inputs' share of the gates (T, B, 3H), hidden weights (H, 3H), h (B, H) and perhaps the "
-                  "bias of n (H,) to the states (T + 1, B, H), and with `save` r, z, n and q (T, B, 4H), the product's share of n."))
+                  "A GRU over time: the inputs' share of the gates (T, B, 3H), hidden weights (H, 3H), h (B, H) and perhaps "
+                  "the bias of n (H,) to the states (T + 1, B, H), and with `save` r, z, n and q, the product's share of n "
+                  "(T, B, 4H)."))
 
 
 def _gru_grad(d_states: Any, w: Any, gates: Any, states: Any, *, reverse: bool) -> list[Any]:
@@ -326,8 +327,8 @@ def _gru_grad_reference(d_states: Any, w: Any, gates: Any, states: Any, *, rever
 
 
 GRU_GRAD = register(Op("gru_grad", _gru_grad_infer, _gru_grad_reference, Expand(_gru_grad), _through(_gru_grad),
-                       "The way back of `gru`: from the cotangents of the states, the weights, what was saved and the states to "
-                       "the cotangents of r, z and n before σ and tanh and of q, and that of h."))
+                       "The way back of `gru`: from the cotangents of the states, the weights, what was saved and the states "
+                       "to the cotangents of r, z and n before σ and tanh and of q, and that of h."))
 
 
 def gru(x: Value, w: Value, h: Value, *bias: Value, reverse: bool = False) -> tuple[Value, Value]:

@@ -480,4 +480,5 @@ def _gru(draw: Draw) -> Iterator[Sample]:
 def _gru_grad(draw: Draw) -> Iterator[Sample]:
     for (t, b, h), reverse in product(((0, 2, 3), (1, 1, 1), (3, 9, 5)), (False, True)):
         rows = [draw(t + 1, b, h, low=-1, high=1) for _ in range(2)]
-        yield draw.sample(rows[0], draw(h, 3 * h, low=-1, high=1), draw(t, b, 4 * h, low=0.1, high=0.9), rows[1], reverse=reverse)
+        w, gates = draw(h, 3 * h, low=-1, high=1), draw(t, b, 4 * h, low=0.1, high=0.9)
+        yield draw.sample(rows[0], w, gates, rows[1], reverse=reverse)

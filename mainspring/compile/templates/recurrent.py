@@ -1,9 +1,9 @@
 """LSTM and GRU over time: a task takes a block of rows of the batch through all steps, so that no barrier stands between steps.
 
     forwards, each step:   h · weights, then the gates and the state of all units; h is the product's next left operand
-    back, each step:       the gradients of the gates of all units; then these · weightsᵀ, the gradient of h
+    back, each step:       the gradients of the gates of all units, then these · weightsᵀ: the gradient of h
 
-The two halves of a step are kept apart: what the gates read and write streams past, and would push the weights out of the cache.
+The halves of a step are kept apart: what the gates read and write streams past, and would push the weights out of the cache.
 Arithmetic is that of the fallbacks (ops/recurrent.py).
 """
 
@@ -44,7 +44,7 @@ class _Names:
 
 @dataclass(frozen=True)
 class _Forwards:
-    """Operands: the inputs' share (T, B, G · H), weights (H, G · H), states (B, H). `states`: where they go, that of h first."""
+    """Operands: the inputs' share (T, B, G · H), weights (H, G · H), states (B, H), that of h first."""
 
     sweep: Sweep
     gates: int
@@ -152,8 +152,8 @@ class _Back:
         begin = [zeros(self.carried), zeros(product.out)]
         end = [sweep.over(store(buffer, sweep.at(None), value)) for buffer, value in ends]
         return [product.pack(sweep.call.inputs[1], lambda k, unit: unit * self.columns + k),
-                sweep.kernel(product, lambda step, time: (sweep.over(*cell(time)), product.run(step)), (begin, end), [self.carried],
-                             back=True)]
+                sweep.kernel(product, lambda step, time: (sweep.over(*cell(time)), product.run(step)), (begin, end),
+                             [self.carried], back=True)]
 
 
 @template("lstm_grad")

@@ -1,10 +1,10 @@
-"""What the sweeps of recurrent layers share: rows of the batch in blocks, each a task that goes through all steps by itself, and
-the product of a block's rows with the hidden weights.
+"""What the sweeps of recurrent layers share: rows of the batch in blocks, each a task that goes through all steps by itself,
+and the product of a block's rows with the hidden weights.
 
-The weights are packed once a call, in panels [k][vectors·LANES] as the product reads them. The inner loop runs down a chunk of one
-panel, which then lies in the first-level cache for all row tiles of the block.
+The weights are packed once a call, in panels [k][vectors·LANES] as the product reads them. The inner loop runs down a chunk of
+one panel, which then lies in the first-level cache for all row tiles of the block.
 
-Numerics are those of every product (compile/contraction.py): one FMA chain over k in each of `chunk_count(k)` chunks, and a tree.
+Numerics are those of every product (compile/contraction.py): an FMA chain over k in each of `chunk_count(k)` chunks, a tree.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def tile_heights(rows: int, columns: int, accumulators: int) -> tuple[int, list[
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """out (rows × columns) = left (rows × k) · weights; left and out are scratch, their rows `left_stride` and `out_stride` apart."""
+    """out (rows × columns) = left (rows × k) · weights; left and out are scratch, rows `left_stride`, `out_stride` apart."""
 
     rows: int
     k: int
@@ -116,7 +116,7 @@ class Product:
 class Sweep:
     """A sweep to be lowered: `steps` over the rows of a batch, in blocks, of `units`. A task is a block.
 
-    How many blocks there are follows from the batch, whatever runs them. One that reaches beyond the batch does its last row again.
+    How many blocks there are follows from the batch, whatever runs them. One that reaches beyond it does its last row again.
     """
 
     call: Call
@@ -164,9 +164,9 @@ class Sweep:
         """`stmts` for each row `r` and each `unit`."""
         return loop(self.r, loop(self.unit, *stmts, role="vector"))
 
-    def kernel(self, product: Product, body: Callable[[Expr, Expr], Sequence[Stmt]], around: tuple[Sequence[Stmt], Sequence[Stmt]],
-               carried: Sequence[Buffer] = (), back: bool = False) -> Kernel:
-        """The first of `around`, then ``body(step, time)`` for each step, from the last if `back`, and the second of `around`."""
+    def kernel(self, product: Product, body: Callable[[Expr, Expr], Sequence[Stmt]],
+               around: tuple[Sequence[Stmt], Sequence[Stmt]], carried: Sequence[Buffer] = (), back: bool = False) -> Kernel:
+        """The first of `around`, ``body(step, time)`` for each step, from the last if `back`, and the second of `around`."""
         step = s.var("step", self.steps)
         time = self.steps - 1 - step if self.reverse != back else step
         stmts = (*around[0], loop(step, *body(step, time)), *around[1])
