@@ -17,6 +17,7 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
+from mainspring import autotune
 from mainspring._version import __version__
 from mainspring.autodiff.reverse import grad, jvp, value_and_grad, vjp
 from mainspring.base import tree
@@ -73,6 +74,8 @@ if TYPE_CHECKING:
 __array_api_version__ = "2024.12"
 e, inf, nan, pi = math.e, math.inf, math.nan, math.pi
 newaxis = None
+
+autotune.install()
 
 _LAZY = {"data": "mainspring.data", "nn": "mainspring.nn", "optim": "mainspring.optim", "train": "mainspring.train",
          "viz": "mainspring.tools.viz"}

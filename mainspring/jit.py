@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from mainspring.runtime.profiler import Profile
 
 
+TUNE_S = 60.0  # what tune=True stands for
+
+
 @dataclass
 class _Trace:
     """One traced signature. `holes`: leaves of the result that are not tensors, by position."""
@@ -78,10 +81,10 @@ class Jitted:
     """A compiled function; see `jit`."""
 
     def __init__(self, function: Callable[..., Any], static_argnums: tuple[int, ...], static_argnames: tuple[str, ...],
-                 donate: tuple[int, ...]):
+                 donate: tuple[int, ...], tune: float = 0.0):
         functools.update_wrapper(self, function)
         self.function = function
-        self.static_argnums, self.static_argnames, self.donate = static_argnums, static_argnames, donate
+        self.static_argnums, self.static_argnames, self.donate, self.tune = static_argnums, static_argnames, donate, tune
         self._traces: dict[Any, _Trace] = {}
         self._last: _Fast | None = None
 
@@ -188,7 +191,7 @@ class Jitted:
 
     def _run(self, found: _Trace, operands: Sequence[Value]) -> list[Value]:
         if found.executable is None:
-            found.executable = build(found.graph, found.donated)
+            found.executable = build(found.graph, found.donated, self.tune)
         return found.executable(operands)
 
 
@@ -230,24 +233,34 @@ def _unhashable(function: Callable[..., Any], leaves: list[Any], statics: Any) -
 
 
 def jit(function: Callable[..., Any] | None = None, *, static_argnums: int | Sequence[int] = (),
-        static_argnames: str | Sequence[str] = (), donate: int | Sequence[int] = ()) -> Any:
+        static_argnames: str | Sequence[str] = (), donate: int | Sequence[int] = (), tune: bool | float = False) -> Any:
     """Compile `function`, a function of trees of tensors.
 
     Args:
         static_argnums, static_argnames: arguments whose values are part of the program (sizes, flags); they must be hashable.
         donate: positional arguments whose buffers the call may take over for its results; they cannot be used afterwards.
+        tune: seconds to spend, at the first call of each signature, on measuring kernels that were not measured before; True is
+            60. What wins is kept for every later compilation on this machine. Results do not depend on it.
 
     Leaves that are not tensors, arrays or numbers are static by themselves. A tensor that the function closes over is read
     when it is traced. Python control flow on traced values raises `TraceError`; see `ms.where`, `ms.cond`, `ms.scan`.
     Use as ``ms.jit(f)``, ``@ms.jit`` or ``@ms.jit(donate=0)``.
     """
     if function is None:
-        return functools.partial(jit, static_argnums=static_argnums, static_argnames=static_argnames, donate=donate)
+        return functools.partial(jit, static_argnums=static_argnums, static_argnames=static_argnames, donate=donate, tune=tune)
     if not callable(function):
         raise ArgumentError("jit", "function", "must be callable", repr(function), "ms.jit(lambda x: x * 2)")
     names = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
     numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
-    return Jitted(function, *_both_ways(function, numbers, names), (donate,) if isinstance(donate, int) else tuple(donate))
+    donated = (donate,) if isinstance(donate, int) else tuple(donate)
+    return Jitted(function, *_both_ways(function, numbers, names), donated, _seconds(tune))
+
+
+def _seconds(tune: bool | float) -> float:
+    """The time for tuning."""
+    if isinstance(tune, bool) or (isinstance(tune, (int, float)) and 0 <= tune < float("inf")):
+        return TUNE_S if tune is True else float(tune)
+    raise ArgumentError("jit", "tune", "must be True, False, or seconds ≥ 0", repr(tune), "ms.jit(f, tune=30)")
 
 
 def _both_ways(function: Callable[..., Any], numbers: tuple[int, ...],

@@ -82,6 +82,8 @@ threads = _flag("threads", _default_threads(), _level(1, 1024),
 cache = _flag("cache", _default_cache(), str, "folder of compiled objects; the empty string turns the disk cache off")
 cache_mb = _flag("cache_mb", 512, _level(1, 1 << 20), "size in MB above which the oldest compiled objects are removed")
 target = _flag("target", "native", str, "machine to compile for: native, or a name from mainspring.compile.target")
+tuned = _flag("tuned", 1, _level(0, 1), "1 compiles as `mainspring tune` has learned, 0 by heuristics alone")
+database = _flag("database", "", str, "file of what was learned; by default tuned.sqlite3 in the folder of compiled objects")
 
 
 @contextlib.contextmanager

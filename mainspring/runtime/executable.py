@@ -31,7 +31,7 @@ from mainspring.interpret.reference import run_reference
 from mainspring.ir.bind import Value, memory_value, values_maker
 from mainspring.ir.graph import Graph
 from mainspring.ir.text import show
-from mainspring.runtime import kernel_cache
+from mainspring.runtime import kernel_cache, tuning
 from mainspring.runtime.buffers import ALIGNMENT, allocate
 from mainspring.runtime.native import NativeProgram
 from mainspring.runtime.python_program import PythonProgram
@@ -181,12 +181,18 @@ _built: WeakValueDictionary[Any, Executable] = WeakValueDictionary()
 
 def build(graph: Graph, donated: Sequence[int] = ()) -> Executable:
     """The executable of `graph` whose inputs at positions `donated` may be overwritten, as the chooser in force decides."""
-    backend, chooser = flags.backend(), choose.in_force() or HEURISTIC
+    backend, chooser = flags.backend(), _chooser()
     key = (graph.digest, tuple(donated), backend, flags.target(), chooser.key)
     found = _built.get(key)
     if found is None:
         found = _built[key] = _make(graph, tuple(donated), backend, chooser)
     return found
+
+
+def _chooser() -> Chooser:
+    """The chooser in force; else whatever was learned; else the heuristic."""
+    named, learned = choose.in_force(), tuning()
+    return named or (HEURISTIC if learned is None else learned.chooser())
 
 
 def _make(graph: Graph, donated: tuple[int, ...], backend: str, chooser: Chooser) -> Executable:

@@ -1,0 +1,76 @@
+"""The chooser that has measured: stored winners first, then a confident model, then the heuristic."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+import llvmlite
+import numpy as np
+
+from mainspring._version import __version__
+from mainspring.base import flags
+from mainspring.base.errors import ArgumentError
+from mainspring.compile.choose import HEURISTIC, Candidate, Chooser, Site
+from mainspring.compile.target import chosen
+from mainspring.learned.tune import Store, Surrogate, Table, Winner
+
+MARGIN = 0.03  # gain (as a logarithm) below which a proposal is not worth leaving the heuristic for
+CAUTION = 1.0  # spreads by which a proposal must gain beyond that
+
+
+def store(path: str) -> Store:
+    """The database at `path` for this machine, number of threads, and version of the compiler."""
+    return Store(path, f"{chosen().key} threads {flags.threads()}", f"{__version__} llvmlite {llvmlite.__version__}")
+
+
+def learned_chooser(path: str) -> Chooser:
+    """What the database at `path` says about this machine; the heuristic when it says nothing, or cannot be read."""
+    try:
+        found = store(path)
+        winners, models = found.winners(), found.models()
+    except ArgumentError:  # locked for long, or not ours to read: a compilation goes on without
+        return HEURISTIC
+    return Learned.of(winners, models) if winners or models else HEURISTIC
+
+
+def table(site: Site) -> Table:
+    """The candidates of `site` for a search: their numbers, and how those differ from the default's."""
+    numbers = np.array([c.features for c in site.candidates], np.float64)
+    rows = np.concatenate([numbers, numbers - numbers[site.default]], axis=1)
+    return Table(tuple([c.name for c in site.candidates]), rows, site.candidates[site.default].name)
+
+
+def proposal(site: Site, model: Surrogate) -> str:
+    """The candidate that `model` is sure is better than the default; else the default."""
+    of = table(site)
+    mean, spread = model.predict(of.numbers)
+    gain = mean[site.default] - mean - CAUTION * spread
+    best = int(gain.argmax())
+    return of.names[best] if gain[best] > MARGIN else of.default
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Winners by (kind, problem), and a model for each kind that has one."""
+
+    key: str
+    winners: dict[tuple[str, str], str]
+    models: dict[str, Surrogate]
+    proposed: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, winners: list[Winner], models: dict[str, bytes]) -> Learned:
+        hasher = hashlib.sha256(repr(winners).encode())
+        for data in models.values():
+            hasher.update(hashlib.sha256(data).digest())
+        return cls(hasher.hexdigest(), {(w.kind, w.problem): w.config for w in winners},
+                   {kind: Surrogate.from_bytes(data) for kind, data in models.items()})
+
+    def choose(self, site: Site) -> Candidate:
+        """The winner; else the proposal; else the heuristic's. A name that is no candidate (any more) counts as unknown."""
+        at = (site.kind, site.problem)
+        name = self.winners.get(at)
+        if name is None and site.kind in self.models:
+            name = self.proposed.get(at) or self.proposed.setdefault(at, proposal(site, self.models[site.kind]))
+        return (site.named(name) if name else None) or site.candidates[site.default]

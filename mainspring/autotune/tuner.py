@@ -1,0 +1,210 @@
+"""Tuning: which decisions a program holds, what is worth measuring, and what came of it.
+
+The pieces of a program (`lower.Work`) with equal problems are one; the costliest are tuned first, each for its share of the
+time. Of one piece, a search (`learned.tune.ModelSearch`) proposes candidates, a `Bench` times them beside the default, and the
+guard measures the winner anew in pairs with the default before it is kept. Every trial is kept, too: a model fitted to all of
+them leads the search on the next problem, and decides where nothing was measured.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mainspring.autotune import database
+from mainspring.autotune.learned import store, table
+from mainspring.autotune.measure import Bench, Piece
+from mainspring.base.errors import ArgumentError
+from mainspring.compile.choose import Decide, Fixed, Site
+from mainspring.compile.lower import Lowered, Made, Work, lower
+from mainspring.compile.target import Target, chosen
+from mainspring.ir.graph import Graph
+from mainspring.learned.tune import ModelSearch, Store, Surrogate, Trial, Trials, Winner, confirm
+from mainspring.runtime.native import ALONE_NS
+
+BATCH = 6  # candidates compiled and timed together
+PATIENCE = 18  # trials without a better one after which a problem is left
+MAX_TRIALS = 64
+MIN_PROBLEMS = 4  # a model of fewer problems is not asked about others
+AT_LEAST_S = 0.5  # less time than this is not worth beginning with a problem
+MARGIN = 0.01  # by which a winner must beat the default
+CONFIRM_PAIRS = 9
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one problem. `seconds`: of the default, once; `gain`: of the winner over it, 1 where the default stands."""
+
+    site: Site
+    uses: int
+    seconds: float
+    trials: int
+    winner: str
+    gain: float
+
+    @property
+    def saved(self) -> float:
+        """Seconds saved in a run of the program."""
+        return self.uses * self.seconds * (1 - 1 / self.gain)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a tuning stands: after so many seconds of `budget`, at a problem, with its best gain so far."""
+
+    seconds: float
+    budget: float
+    number: int
+    problems: int
+    site: Site
+    trials: int
+    gain: float
+
+
+Watcher = Callable[[Progress], None]
+
+
+def tune_graph(graph: Graph, seconds: float, *, donated: Sequence[int] = (), path: str | None = None, again: bool = False,
+               watch: Watcher | None = None) -> list[Outcome]:
+    """Tune the decisions in `graph` for at most about `seconds`, and keep what came of it in the database at `path`.
+
+    Args:
+        path: the database in use when None.
+        again: also what has a winner already.
+        watch: called after each batch of trials.
+
+    Raises ArgumentError when there is no database, or it cannot be written.
+    """
+    path = path or database()
+    if not path:
+        rule = "without a cache folder, MS_DATABASE must name a file"
+        raise ArgumentError("tune", "MS_CACHE", rule, "''", "MS_DATABASE=tuned.sqlite3")
+    return Session(store(path), chosen(), seconds, watch).tune(lower(graph, chosen(), donated, Fixed()), again)
+
+
+@dataclass
+class _Problem:
+    """One decision, and where it is met."""
+
+    work: Work
+    site: Site
+    uses: int
+
+
+class Session:
+    """One run of the tuner."""
+
+    def __init__(self, store: Store, target: Target, seconds: float, watch: Watcher | None = None):
+        self.store, self.target, self.watch = store, target, watch
+        self.started, self.budget = time.perf_counter(), seconds
+        self.models = {kind: Surrogate.from_bytes(data) for kind, data in store.models().items()}
+
+    @property
+    def left(self) -> float:
+        return self.started + self.budget - time.perf_counter()
+
+    def tune(self, lowered: Lowered, again: bool = False) -> list[Outcome]:
+        """Tune the problems of `lowered`, the costliest first, as far as the time goes."""
+        known = set() if again else {(w.kind, w.problem) for w in self.store.winners()}
+        alone = lowered.program.work < ALONE_NS
+        found = [p for p in problems(lowered.works) if (p.site.kind, p.site.problem) not in known]
+        found.sort(key=lambda p: -_weight(p))
+        outcomes = []
+        for number, problem in enumerate(found):
+            if self.left < AT_LEAST_S:
+                break
+            rest = sum(math.sqrt(_weight(p)) for p in found[number:])
+            share = max(AT_LEAST_S, self.left * math.sqrt(_weight(problem)) / rest)
+            outcomes.append(self._problem(problem, alone, time.perf_counter() + share, (number, len(found))))
+        for kind in {o.site.kind for o in outcomes}:
+            self.learn(kind)
+        return outcomes
+
+    def learn(self, kind: str) -> None:
+        """Fit the model of `kind` to all trials, when they are of enough problems."""
+        trials = known_trials(self.store, kind)
+        if len(set(trials.groups)) >= MIN_PROBLEMS:
+            self.models[kind] = Surrogate.fit(trials)
+            self.store.keep_model(kind, self.models[kind].to_bytes())
+
+    def _problem(self, problem: _Problem, alone: bool, until: float, place: tuple[int, int]) -> Outcome:
+        site = problem.site
+        domain = table(site)
+        search = ModelSearch(domain, min(MAX_TRIALS, len(site.candidates)), PATIENCE, prior=self.models.get(site.kind))
+        bench = Bench(made(problem, domain.default), self.target, alone)
+        default = bench.pieces({domain.default: bench.default})[domain.default]
+        assert default is not None  # it is what runs without a tuner
+        pieces: dict[str, Piece | None] = {domain.default: default}
+        relative: dict[str, float] = {}
+        while not search.should_stop() and (time.perf_counter() < until or len(search.told) < 2):
+            asked = [name for name in search.ask(BATCH) if name != domain.default]
+            batch = bench.pieces({name: made(problem, name) for name in asked})
+            pieces |= batch
+            for name, cost in _race(bench, default, batch).items():
+                relative[name] = cost
+                search.tell(name, cost)
+            if self.watch is not None:
+                self.watch(Progress(self.budget - self.left, self.budget, *place, site, len(relative), 1 / search.best_cost))
+            if not asked:
+                break
+        self.store.add([Trial(site.kind, site.problem, name, tuple(domain.encode(name)), cost)
+                        for name, cost in relative.items()])
+        winner, gain = _judged(bench, default, pieces[search.best])
+        self.store.win(Winner(site.kind, site.problem, winner, gain))
+        return Outcome(site, problem.uses, default.seconds, len(relative), winner, gain)
+
+
+def problems(works: Sequence[Work]) -> list[_Problem]:
+    """The distinct decisions of `works`."""
+    found: dict[tuple[str, str], _Problem] = {}
+    for work in works:
+        for decision in work.decisions:
+            site = decision.site
+            at = found.setdefault((site.kind, site.problem), _Problem(work, site, 0))
+            at.uses += 1
+    return list(found.values())
+
+
+def made(problem: _Problem, name: str) -> Made:
+    """The kernels of a problem with the candidate `name`, other decisions as the heuristic makes them."""
+    return problem.work.make(Decide(Fixed(of_problems=(((problem.site.kind, problem.site.problem), name),))))
+
+
+def known_trials(store: Store, kind: str) -> Trials:
+    """All trials of `kind` for a model, by problem; a configuration measured twice counts as last measured."""
+    latest = {(t.problem, t.config): t for t in store.trials(kind)}
+    numbers = {problem: i for i, problem in enumerate(dict.fromkeys(problem for problem, _ in latest))}
+    trials = Trials()
+    for t in latest.values():
+        trials.add(np.array(t.numbers), t.cost, 1.0, numbers[t.problem])
+    return trials
+
+
+def _weight(problem: _Problem) -> float:
+    """About what a problem costs in a run of the program, in floating-point operations."""
+    kernels, _ = made(problem, problem.site.candidates[problem.site.default].name)
+    moved = sum(p.size for k in kernels for p in k.params)
+    return problem.uses * (sum(k.flops for k in kernels) + 8.0 * moved)
+
+
+def _race(bench: Bench, default: Piece, batch: dict[str, Piece | None]) -> dict[str, float]:
+    """Costs relative to the default's, which runs along; infinite for what is no candidate."""
+    racing = [p for p in batch.values() if p is not None]
+    fresh = replace(default, samples=[])
+    bench.race([fresh, *racing])
+    default.samples += fresh.samples
+    costs = {name: math.inf if piece is None else piece.seconds / fresh.seconds for name, piece in batch.items()}
+    return {fresh.name: 1.0, **costs}
+
+
+def _judged(bench: Bench, default: Piece, best: Piece | None) -> tuple[str, float]:
+    """(the name to be used, its gain): the best, if the guard believes that it beats the default."""
+    if best is None or best.name == default.name or best.program is default.program:
+        return default.name, 1.0
+    verdict = confirm(lambda: default.sample(bench.operands), lambda: best.sample(bench.operands),
+                      pairs=CONFIRM_PAIRS, margin=MARGIN)
+    return (best.name, 1 / verdict.ratio) if verdict.better else (default.name, 1.0)

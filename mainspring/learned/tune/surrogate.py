@@ -1,0 +1,101 @@
+"""A model of the cost, learned from trials, with a measure of what it does not know.
+
+Trials come in groups (one problem, one machine), and costs are compared within a group only: the model predicts the logarithm
+of a cost relative to that of the group's default. So trials of small problems and of large ones teach the same thing, and what
+was learned of some problems ranks the candidates of another.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mainspring.base.errors import ArgumentError
+from mainspring.learned.tune import trees
+
+MEMBERS = 4  # of the ensemble
+WORST = 2.0  # logarithms beyond this are no worse: what is hopeless needs no exact figure
+
+
+@dataclass
+class Trials:
+    """Measured costs. Each is of a group, and relative to the group's default.
+
+    Attributes:
+        rows: numbers of the configurations, float ``[width]`` each.
+        values: log(cost / cost of the default), at most `WORST`.
+        groups: the number of each trial's group.
+    """
+
+    rows: list[np.ndarray] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
+
+    def add(self, row: np.ndarray, cost: float, default_cost: float, group: int = 0) -> None:
+        """One trial. An infinite cost is one that failed."""
+        if not (cost > 0 and 0 < default_cost < np.inf):
+            raise ArgumentError("Trials.add", "cost", "must be positive", f"{cost}, default {default_cost}", "seconds")
+        self.rows.append(row)
+        self.values.append(float(min(np.log(cost / default_cost), WORST)))
+        self.groups.append(group)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """Boosted trees, several, each fitted to groups and rows weighted differently: where they differ, nobody knows.
+
+    A model may stand on another, whose prediction it corrects: what is known of other problems, then what this one taught.
+    """
+
+    members: tuple[trees.Boosted, ...]
+    below: Surrogate | None = None
+
+    @classmethod
+    def fit(cls, trials: Trials, seed: int = 0, below: Surrogate | None = None) -> Surrogate:
+        """The model of `trials`; raises ArgumentError when there are none."""
+        if not len(trials):
+            raise ArgumentError("Surrogate.fit", "trials", "must hold at least one trial", "0")
+        rng = np.random.default_rng(seed)
+        x, y = np.stack(trials.rows).astype(np.float64), np.array(trials.values)
+        if below is not None:
+            y = y - below.predict(x)[0]
+        groups = np.array(trials.groups)
+        members = []
+        for _ in range(MEMBERS):  # a Bayesian bootstrap (Rubin 1981), of groups where there are several
+            weights = rng.exponential(size=len(y))
+            if groups.min() != groups.max():
+                weights *= rng.exponential(size=groups.max() + 1)[groups]
+            members.append(trees.fit(x, y, np.maximum(weights, 1e-6)))
+        return cls(tuple(members), below)
+
+    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(mean, spread) of log(cost / cost of the default), float64 ``[rows]`` each, for `x` float ``[rows, width]``."""
+        x = np.asarray(x, np.float64)
+        each = np.stack([m.predict(x) for m in self.members])
+        mean, spread = each.mean(axis=0), each.std(axis=0)
+        if self.below is None:
+            return mean, spread
+        lower, its_spread = self.below.predict(x)
+        return lower + mean, np.hypot(its_spread, spread)
+
+    def to_bytes(self) -> bytes:
+        """The model as bytes for `from_bytes`: arrays and nothing else, and not what it stands on."""
+        file = io.BytesIO()
+        np.savez(file, base=np.array([m.base for m in self.members]), feature=np.stack([m.feature for m in self.members]),
+                 threshold=np.stack([m.threshold for m in self.members]), leaf=np.stack([m.leaf for m in self.members]))
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Surrogate:
+        """The model that `to_bytes` wrote; raises ArgumentError when `data` is not whole."""
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                parts = [arrays[name] for name in ("base", "feature", "threshold", "leaf")]
+        except (ValueError, KeyError, OSError, EOFError) as error:
+            raise ArgumentError("Surrogate.from_bytes", "data", "must be what to_bytes wrote", str(error)) from error
+        return cls(tuple([trees.Boosted(float(b), f, t, leaf) for b, f, t, leaf in zip(*parts, strict=True)]))
