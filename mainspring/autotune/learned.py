@@ -11,7 +11,7 @@ import numpy as np
 from mainspring._version import __version__
 from mainspring.base import flags
 from mainspring.base.errors import ArgumentError
-from mainspring.compile.choose import HEURISTIC, Candidate, Chooser, Site
+from mainspring.compile.choose import HEURISTIC, Chooser, Site
 from mainspring.compile.target import chosen
 from mainspring.learned.tune import Store, Surrogate, Table, Winner
 
@@ -36,16 +36,16 @@ def learned_chooser(path: str) -> Chooser:
 
 def table(site: Site) -> Table:
     """The candidates of `site` for a search: their numbers, and how those differ from the default's."""
-    numbers = np.array([c.features for c in site.candidates], np.float64)
-    rows = np.concatenate([numbers, numbers - numbers[site.default]], axis=1)
-    return Table(tuple([c.name for c in site.candidates]), rows, site.candidates[site.default].name)
+    names, numbers = tuple(site.candidates), site.numbers()
+    rows = np.concatenate([numbers, numbers - numbers[names.index(site.default)]], axis=1)
+    return Table(names, rows, site.default)
 
 
 def proposal(site: Site, model: Surrogate) -> str:
     """The candidate that `model` is sure is better than the default; else the default."""
     of = table(site)
     mean, spread = model.predict(of.numbers)
-    gain = mean[site.default] - mean - CAUTION * spread
+    gain = mean[of.names.index(of.default)] - mean - CAUTION * spread
     best = int(gain.argmax())
     return of.names[best] if gain[best] > MARGIN else of.default
 
@@ -67,10 +67,10 @@ class Learned:
         return cls(hasher.hexdigest(), {(w.kind, w.problem): w.config for w in winners},
                    {kind: Surrogate.from_bytes(data) for kind, data in models.items()})
 
-    def choose(self, site: Site) -> Candidate:
-        """The winner; else the proposal; else the heuristic's. A name that is no candidate (any more) counts as unknown."""
+    def choose(self, site: Site) -> str:
+        """The winner; else the proposal; else the heuristic's."""
         at = (site.kind, site.problem)
         name = self.winners.get(at)
         if name is None and site.kind in self.models:
             name = self.proposed.get(at) or self.proposed.setdefault(at, proposal(site, self.models[site.kind]))
-        return (site.named(name) if name else None) or site.candidates[site.default]
+        return name or site.default

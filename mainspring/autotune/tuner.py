@@ -186,7 +186,7 @@ def known_trials(store: Store, kind: str) -> Trials:
 
 def _weight(problem: _Problem) -> float:
     """About what a problem costs in a run of the program, in floating-point operations."""
-    kernels, _ = made(problem, problem.site.candidates[problem.site.default].name)
+    kernels, _ = made(problem, problem.site.default)
     moved = sum(p.size for k in kernels for p in k.params)
     return problem.uses * (sum(k.flops for k in kernels) + 8.0 * moved)
 

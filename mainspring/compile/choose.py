@@ -2,9 +2,9 @@
 
     tile = decide((6, 2), lambda: product_site(...))    # in the compiler: what the heuristic does, what else there is
 
-With this you can describe a decision (`Site`, `Candidate`), answer it (`Chooser`: the heuristic, or one that has measured), and
-ask a chooser while kernels are made (`Decide`). A site is text and numbers, so that what was learned of one outlives the
-process. No candidate changes a bit of a result (docs/numerics.md): choosers change speed alone.
+With this you can describe a decision (`Site`), answer it (`Chooser`: the heuristic, or one that has measured), and ask a
+chooser while kernels are made (`Decide`). What is decided about is text, candidates have names and numbers: so what was learned
+of a site outlives the process. No candidate changes a bit of a result (docs/numerics.md): choosers change speed alone.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
+
+import numpy as np
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One way: its name, what the compiler makes of it, and numbers (see `Site.features`) by which its cost may be foretold."""
-
-    name: str
-    value: Any
-    features: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Site:
     """A decision: its kind (``"tile"``), the problem as text (equal texts are the same problem), and the candidates.
 
     Args:
-        default: place of the heuristic's candidate.
-        features: names of the candidates' numbers; the same for all sites of a kind.
+        default: name of the heuristic's candidate.
+        options: gives the candidates, name -> what the compiler makes of it; asked only when it matters.
+        facts: numbers of a candidate by which its cost may be foretold, by name; the same names for all sites of a kind.
     """
 
     kind: str
     problem: str
-    candidates: tuple[Candidate, ...]
-    default: int
-    features: tuple[str, ...] = ()
+    default: str
+    options: Callable[[], dict[str, Any]]
+    facts: Callable[[Any], dict[str, float]]
 
-    def named(self, name: str) -> Candidate | None:
-        """The candidate called `name`, if there is one."""
-        return next((c for c in self.candidates if c.name == name), None)
+    @cached_property
+    def candidates(self) -> dict[str, Any]:
+        """All candidates by name, the default among them."""
+        return self.options()
+
+    def numbers(self) -> np.ndarray:
+        """The candidates' numbers, float64 ``[candidates, width]``."""
+        return np.array([list(self.facts(value).values()) for value in self.candidates.values()], np.float64)
 
 
 def problem(label: str, text: str) -> str:
@@ -60,7 +60,8 @@ class Chooser(Protocol):
     @property
     def key(self) -> str: ...
 
-    def choose(self, site: Site) -> Candidate: ...
+    def choose(self, site: Site) -> str:
+        """The name of a candidate; one that does not exist stands for the default."""
 
 
 @dataclass(frozen=True)
@@ -69,24 +70,23 @@ class Heuristic:
 
     key: str = ""
 
-    def choose(self, site: Site) -> Candidate:
-        return site.candidates[site.default]
+    def choose(self, site: Site) -> str:
+        return site.default
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """Takes the candidates of these names, by kind, and by kind and problem; elsewhere the heuristic's."""
+    """Takes the candidates of these names, by kind, and by (kind, problem); elsewhere the heuristic's."""
 
     names: tuple[tuple[str, str], ...] = ()
     of_problems: tuple[tuple[tuple[str, str], str], ...] = ()
 
     @property
     def key(self) -> str:
-        return repr((self.names, self.of_problems)) if self.names or self.of_problems else ""
+        return repr((self.names, self.of_problems))
 
-    def choose(self, site: Site) -> Candidate:
-        name = dict(self.of_problems).get((site.kind, site.problem)) or dict(self.names).get(site.kind)
-        return (site.named(name) if name is not None else None) or site.candidates[site.default]
+    def choose(self, site: Site) -> str:
+        return dict(self.of_problems).get((site.kind, site.problem)) or dict(self.names).get(site.kind) or site.default
 
 
 HEURISTIC = Heuristic()
@@ -98,11 +98,6 @@ class Decision:
 
     site: Site
     name: str
-
-    @property
-    def deviates(self) -> bool:
-        """Whether it is not what the heuristic does."""
-        return self.name != self.site.candidates[self.site.default].name
 
 
 class Decide:
@@ -117,12 +112,21 @@ class Decide:
         if self.chooser is HEURISTIC:
             return default
         asked = site()
-        if len(asked.candidates) < 2:
-            return default
-        chosen = self.chooser.choose(asked)
-        self.made.append(Decision(asked, chosen.name))
-        value: T = chosen.value
-        return value
+        name = self.chooser.choose(asked)
+        if name != asked.default and name not in asked.candidates:
+            name = asked.default
+        self.made.append(Decision(asked, name))
+        return default if name == asked.default else asked.candidates[name]  # type: ignore[no-any-return]
+
+
+def deviations(decisions: Sequence[Decision]) -> str:
+    """The decisions that are not the heuristic's, as text: with the graph and the target, what a compiled program depends on.
+
+    Sites are met in a fixed order, and what is asked next depends on what was answered before and on nothing else: equal texts
+    mean equal programs.
+    """
+    found = dict.fromkeys((d.site.kind, d.site.problem, d.name) for d in decisions if d.name != d.site.default)
+    return json.dumps(list(found)) if found else ""
 
 
 # ------------------------------------------------------------------------------------------------ who decides, as context
@@ -143,34 +147,3 @@ def using(chooser: Chooser) -> Iterator[None]:
         yield
     finally:
         _in_force.reset(token)
-
-
-# -------------------------------------------------------------------------------------------- decisions as text and bytes
-
-
-def deviations(decisions: Sequence[Decision]) -> str:
-    """The decisions that are not the heuristic's, as text: with the graph and the target, what a compiled program depends on.
-
-    Sites are met in a fixed order, and what is asked next depends on what was answered before and on nothing else: equal texts
-    mean equal programs.
-    """
-    found = dict.fromkeys((d.site.kind, d.site.problem, d.name) for d in decisions if d.deviates)
-    return json.dumps(list(found)) if found else ""
-
-
-def replayed(sites: Sequence[Site], chooser: Chooser) -> list[Decision]:
-    """What `chooser` would decide at `sites`."""
-    return [Decision(site, chooser.choose(site).name) for site in sites]
-
-
-def to_bytes(decisions: Sequence[Decision]) -> bytes:
-    """The sites of `decisions`, each once, for `from_bytes`."""
-    sites = dict.fromkeys(d.site for d in decisions)
-    return json.dumps([[x.kind, x.problem, [[c.name, c.features] for c in x.candidates], x.default, x.features]
-                       for x in sites]).encode()
-
-
-def from_bytes(data: bytes) -> list[Site]:
-    """The sites that `to_bytes` wrote; their candidates have names and features but no values."""
-    return [Site(kind, problem, tuple([Candidate(name, None, tuple(numbers)) for name, numbers in candidates]), default,
-                 tuple(features)) for kind, problem, candidates, default, features in json.loads(data)]

@@ -7,26 +7,30 @@ Extents are logarithms, so that what was learned of one shape says something of 
 
 from __future__ import annotations
 
+import heapq
 import math
 
 from mainspring.compile.blocking import Blocking, Extents, candidates, cost
-from mainspring.compile.choose import Candidate, Site
+from mainspring.compile.choose import Site
 from mainspring.compile.loops import LANES
 from mainspring.compile.target import Target
 
 WAYS = ("place", "bases", "columns", "rows")
 RIGHTS = ("place", "task", "kernel")
+MOST = 192  # candidates of a product; there may be thousands, most of them hopeless
 
 
 def product_site(text: str, e: Extents, target: Target, default: Blocking) -> Site:
-    """The choice of a blocking."""
-    found = sorted(candidates(e, target), key=lambda b: b.name)
-    numbers = [_product_features(e, target, b) for b in found]
-    named = [Candidate(b.name, b, tuple(facts.values())) for b, facts in zip(found, numbers, strict=True)]
-    return Site("tile", text, tuple(named), found.index(default), tuple(numbers[0]))
+    """The choice of a blocking, among those that the heuristic finds cheapest; the cheapest first."""
+
+    def options() -> dict[str, Blocking]:
+        found = heapq.nsmallest(MOST, candidates(e, target), key=lambda b: (cost(e, b, target), b.name))
+        return {b.name: b for b in (default, *found)}
+
+    return Site("tile", text, default.name, options, lambda b: _product_facts(e, target, b))
 
 
-def _product_features(e: Extents, target: Target, b: Blocking) -> dict[str, float]:
+def _product_facts(e: Extents, target: Target, b: Blocking) -> dict[str, float]:
     tiles, panels = -(-e.m // b.rows), -(-e.n // b.columns)
     tasks = e.batch * -(-tiles // b.tiles) * -(-panels // b.panels)
     each = LANES * e.dtype.itemsize / target.vector_bytes

@@ -217,8 +217,8 @@ def _make(graph: Graph, donated: tuple[int, ...], backend: str, chooser: Chooser
 
 @dataclass
 class _Source:
-    """What a program is compiled from. A program is kept under what deviates from the heuristic; so that this is known without
-    lowering, the sites of a graph are kept, too."""
+    """What a program is compiled from. A program is kept under what deviates from the heuristic: a chooser that has learned
+    something else compiles only what comes out otherwise."""
 
     graph: Graph
     target: Target
@@ -234,17 +234,15 @@ class _Source:
         return lower(self.graph, self.target, self.donated, self.chooser)
 
     def decided(self) -> str:
-        """Where the chooser deviates from the heuristic. A stored list of sites that other choices have made out of date
-        leads to a key without an entry, never to another program."""
+        """Where the chooser deviates from the heuristic."""
         if self.chooser is HEURISTIC:
             return ""
-        stored = kernel_cache.get(self.key("sites"))
-        if stored is not None:
-            replayed = choose.deviations(choose.replayed(choose.from_bytes(stored), self.chooser))
-            if kernel_cache.holds(self.key("program", replayed)):
-                return replayed
-        kernel_cache.put(self.key("sites"), choose.to_bytes(self.lowered.decisions))
-        return choose.deviations(self.lowered.decisions)
+        key = self.key("decided", self.chooser.key)
+        stored = kernel_cache.get(key)
+        if stored is None:
+            stored = choose.deviations(self.lowered.decisions).encode()
+            kernel_cache.put(key, stored)
+        return stored.decode()
 
 
 def _compile(source: _Source) -> tuple[NativeExecutable, bytes]:

@@ -66,12 +66,6 @@ def get(key: str) -> bytes | None:
     return payload
 
 
-def holds(key: str) -> bool:
-    """Whether there is an entry under `key`, damaged or not."""
-    path = _path(key)
-    return path is not None and path.exists()
-
-
 def put(key: str, payload: bytes) -> None:
     """Store `payload` under `key`, atomically. Failure to write is no error: it warns once."""
     path = _path(key)
