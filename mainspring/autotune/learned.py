@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-import llvmlite
 import numpy as np
 
 from mainspring._version import __version__
@@ -14,14 +13,17 @@ from mainspring.base.errors import ArgumentError
 from mainspring.compile.choose import HEURISTIC, Chooser, Site
 from mainspring.compile.target import chosen
 from mainspring.learned.tune import Store, Surrogate, Table, Winner
+from mainspring.runtime import kernel_cache
 
 MARGIN = 0.03  # gain (as a logarithm) below which a proposal is not worth leaving the heuristic for
 CAUTION = 1.0  # spreads by which a proposal must gain beyond that
 
 
 def store(path: str) -> Store:
-    """The database at `path` for this machine, number of threads, and version of the compiler."""
-    return Store(path, f"{chosen().key} threads {flags.threads()}", f"{__version__} llvmlite {llvmlite.__version__}")
+    """The database at `path` for this machine, number of threads, and version of the compiler (every byte of it)."""
+    target = chosen()
+    machine = f"{target.cpu} {hashlib.sha256(target.key.encode()).hexdigest()[:8]}"  # the key holds a hundred features
+    return Store(path, f"{machine}, {flags.threads()} threads", f"{__version__} {kernel_cache.digest('tuned')[:12]}")
 
 
 def learned_chooser(path: str) -> Chooser:
@@ -29,9 +31,9 @@ def learned_chooser(path: str) -> Chooser:
     try:
         found = store(path)
         winners, models = found.winners(), found.models()
+        return Learned.of(winners, models) if winners or models else HEURISTIC
     except ArgumentError:  # locked for long, or not ours to read: a compilation goes on without
         return HEURISTIC
-    return Learned.of(winners, models) if winners or models else HEURISTIC
 
 
 def table(site: Site) -> Table:

@@ -1,4 +1,4 @@
-"""The command `mainspring`: train, generate, report, info, bench.
+"""The command `mainspring`: train, generate, report, tune, info, bench.
 
 Heavy parts are imported by the commands that use them, so that help and a mistyped option answer at once. An error of ours is
 one short message and an exit code: 2 for what was asked wrongly, 1 for what went wrong; MS_DEBUG=1 shows where it came from.
@@ -188,6 +188,29 @@ def bench(
     count = _checked_threads(threads).get("threads", flags.threads())
     carry_out(family or [], out, measure, threads=count, rounds=rounds, seconds=seconds, sizes=tuple(size or ()),
               peers=tuple(peer or ()))
+
+
+@app.command()
+@reported
+def tune(
+    name: Annotated[str | None, typer.Argument(help="A recipe (its training step), or matmul, linear, conv.")] = None,
+    budget: Annotated[float, typer.Option(help="Seconds to measure for.")] = 60.0,
+    database: Annotated[Path | None, typer.Option("--database", "--out", help="File that keeps what is learned.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads to tune for; all cores by default.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure anew what has a winner already.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print what is known, and stop.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Remove what is known, and stop.")] = False,
+) -> None:
+    """Measure the ways to compile a program's kernels, and use the fastest from now on. Results stay the same, to the bit."""
+    from mainspring.tools import tuning
+
+    with flags.override(**_checked_threads(threads)):
+        if show or forget:
+            tuning.forget(database) if forget else tuning.show(database)
+        elif name is None:
+            raise ArgumentError("tune", "name", "name a recipe or a family", "", "mainspring tune shakespeare --budget 60")
+        else:
+            tuning.carry_out(name, budget, database, again)
 
 
 def _checked_threads(threads: int | None) -> dict[str, int]:

@@ -8,6 +8,7 @@ was learned of some problems ranks the candidates of another.
 from __future__ import annotations
 
 import io
+import zipfile
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -96,6 +97,6 @@ class Surrogate:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 parts = [arrays[name] for name in ("base", "feature", "threshold", "leaf")]
-        except (ValueError, KeyError, OSError, EOFError) as error:
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise ArgumentError("Surrogate.from_bytes", "data", "must be what to_bytes wrote", str(error)) from error
         return cls(tuple([trees.Boosted(float(b), f, t, leaf) for b, f, t, leaf in zip(*parts, strict=True)]))
