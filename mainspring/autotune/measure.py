@@ -23,6 +23,7 @@ from mainspring.compile.lower import Made
 from mainspring.compile.memory import RepeatSteps, Run, Slot, View, plan
 from mainspring.compile.program import Program
 from mainspring.compile.target import Target
+from mainspring.runtime import kernel_cache
 from mainspring.runtime.native import ALONE_NS, NativeProgram
 
 SAMPLE_S = 4e-4  # a timing lasts at least so long
@@ -160,7 +161,9 @@ class Bench:
         text = program_text(program)
         if text not in self.known:
             try:
-                self.known[text] = NativeProgram(program, self.target)
+                code = kernel_cache.get_or_make(f"{text} work {program.work}", self.target.key,
+                                                lambda: NativeProgram(program, self.target).to_bytes())
+                self.known[text] = NativeProgram.from_bytes(code)
             except MainspringError:
                 return None
         return self.known[text]

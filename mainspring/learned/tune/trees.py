@@ -43,22 +43,28 @@ class Boosted:
 def fit(x: np.ndarray, y: np.ndarray, weight: np.ndarray, *, rounds: int = 50, depth: int = 4, rate: float = 0.15,
         smooth: float = 2.0) -> Boosted:
     """Trees for `y` float ``[rows]`` of `x` float ``[rows, width]``, rows weighted; `smooth` is weight added to every leaf."""
+    varying = np.flatnonzero((x != x[:1]).any(axis=0))  # of one problem, most numbers are the same
+    if not len(varying):
+        varying = np.zeros(1, np.int64)
+    x = x[:, varying]
     edges = _edges(x)
+    bins = 1 + max(len(e) for e in edges)
     binned = np.stack([np.searchsorted(e, column, side="left") for e, column in zip(edges, x.T, strict=True)], axis=1)
     base = float(np.average(y, weights=weight))
     rest, trees = y - base, []
     for _ in range(rounds):
-        tree, place = _tree(binned, rest, weight, depth, smooth)
+        tree, place = _tree(binned, bins, rest, weight, depth, smooth)
         leaf = rate * _leaves(place, rest, weight, 2**depth, smooth)
         rest = rest - leaf[place]
         trees.append((tree, leaf))
     inner = 2**depth - 1
     feature = np.array([t[0] for t, _ in trees], np.int64).reshape(rounds, inner)
-    bins = np.array([t[1] for t, _ in trees], np.int64).reshape(rounds, inner)
-    table = np.full((len(edges), BINS + 1), np.inf)
+    at = np.array([t[1] for t, _ in trees], np.int64).reshape(rounds, inner)
+    table = np.full((len(edges), bins + 1), np.inf)
     for i, e in enumerate(edges):
         table[i, : len(e)] = e
-    return Boosted(base, feature, table[feature, bins], np.array([leaf for _, leaf in trees]).reshape(rounds, inner + 1))
+    leaves = np.array([leaf for _, leaf in trees]).reshape(rounds, inner + 1)
+    return Boosted(base, varying[feature], table[feature, at], leaves)
 
 
 def _edges(x: np.ndarray) -> list[np.ndarray]:
@@ -73,28 +79,30 @@ def _edges(x: np.ndarray) -> list[np.ndarray]:
     return edges
 
 
-def _tree(binned: np.ndarray, rest: np.ndarray, weight: np.ndarray, depth: int,
+def _tree(binned: np.ndarray, bins: int, rest: np.ndarray, weight: np.ndarray, depth: int,
           smooth: float) -> tuple[tuple[list[int], list[int]], np.ndarray]:
     """((feature, bin) of the inner nodes, the leaf of each row)."""
     rows, width = binned.shape
     place = np.zeros(rows, np.int64)  # within the level
     feature: list[int] = []
     at: list[int] = []
-    offset = np.arange(width) * BINS + binned
+    offset = np.arange(width) * bins + binned
+    pull, share = np.repeat(rest * weight, width), np.repeat(weight, width)
     for level in range(depth):
-        nodes = 2**level
-        cell = (place[:, None] * (width * BINS) + offset).ravel()
-        sums = np.bincount(cell, np.repeat(rest * weight, width), nodes * width * BINS).reshape(nodes, width, BINS)
-        weights = np.bincount(cell, np.repeat(weight, width), nodes * width * BINS).reshape(nodes, width, BINS)
-        best, bins = _splits(sums, weights, smooth)
+        shape = (2**level, width, bins)
+        cell = (place[:, None] * (width * bins) + offset).ravel()
+        size = 2**level * width * bins
+        sums, weights = (np.bincount(cell, x, size).reshape(shape) for x in (pull, share))
+        best, last = _splits(sums, weights, smooth)
         feature += best.tolist()
-        at += bins.tolist()
-        place = 2 * place + (binned[np.arange(rows), best[place]] > bins[place])
+        at += last.tolist()
+        place = 2 * place + (binned[np.arange(rows), best[place]] > last[place])
     return (feature, at), place
 
 
 def _splits(sums: np.ndarray, weights: np.ndarray, smooth: float) -> tuple[np.ndarray, np.ndarray]:
-    """The best (feature, last bin that goes left) of each node; bin BINS where no split gains."""
+    """The best (feature, last bin that goes left) of each node; a bin that is none where no split gains."""
+    count = sums.shape[2]
     left, left_weight = sums.cumsum(axis=2), weights.cumsum(axis=2)
     right, right_weight = left[:, :, -1:] - left, left_weight[:, :, -1:] - left_weight
     gain = left**2 / (left_weight + smooth) + right**2 / (right_weight + smooth)
@@ -102,8 +110,7 @@ def _splits(sums: np.ndarray, weights: np.ndarray, smooth: float) -> tuple[np.nd
     gain[(left_weight <= 0) | (right_weight <= 1e-12)] = 0
     flat = gain.reshape(len(gain), -1)
     best = flat.argmax(axis=1)
-    bins = np.where(flat.max(axis=1) > 1e-12, best % BINS, BINS)
-    return best // BINS, bins
+    return best // count, np.where(flat.max(axis=1) > 1e-12, best % count, count)
 
 
 def _leaves(place: np.ndarray, rest: np.ndarray, weight: np.ndarray, count: int, smooth: float) -> np.ndarray:

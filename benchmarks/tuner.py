@@ -1,0 +1,197 @@
+"""What the tuner brings: regret against exhaustive search, trials to 95% of the best, and a training step before and after.
+
+    python benchmarks/tuner.py regret [--candidates 40] [--file costs.json]
+    python benchmarks/tuner.py step [--recipe shakespeare] [--budget 60]
+
+`regret` measures the same number of candidates of each of a spread of products (a sample of all blockings, and the heuristic's)
+and keeps the costs in a file, from which the tables can be made again. Then the products are dealt into folds; what is said of
+a product was learned from the other folds alone. A cost is relative to the heuristic's, timed beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mainspring as ms
+from mainspring.autotune.learned import CAUTION, MARGIN, table
+from mainspring.autotune.measure import Bench
+from mainspring.autotune.tuner import made, problems
+from mainspring.base import flags
+from mainspring.compile.choose import Fixed
+from mainspring.compile.lower import lower
+from mainspring.compile.target import chosen
+from mainspring.learned.tune import ModelSearch, RandomSearch, Surrogate, Table, Trials
+from mainspring.runtime.native import ALONE_NS
+
+FOLDS, SHARE = 4, 0.95
+SEEDS, BATCH = 3, 4  # searches of a product; trials between two fits of a model
+
+
+def _product(m: int, n: int, k: int) -> tuple[Callable[..., Any], list[tuple[int, ...]]]:
+    return ms.matmul, [(m, k), (k, n)]
+
+
+def _transposed(m: int, n: int, k: int) -> tuple[Callable[..., Any], list[tuple[int, ...]]]:
+    return lambda a, b: ms.matmul(ms.matrix_transpose(a), b), [(k, m), (k, n)]
+
+
+def _linear(m: int, n: int, k: int) -> tuple[Callable[..., Any], list[tuple[int, ...]]]:
+    return lambda a, b, c: ms.gelu(ms.matmul(a, ms.matrix_transpose(b)) + c), [(m, k), (n, k), (n,)]
+
+
+def _batched(b: int, m: int, n: int, k: int) -> tuple[Callable[..., Any], list[tuple[int, ...]]]:
+    return ms.matmul, [(b, m, k), (b, k, n)]
+
+
+def _conv(b: int, s: int, i: int, o: int) -> tuple[Callable[..., Any], list[tuple[int, ...]]]:
+    return lambda x, w: ms.relu(ms.conv(x, w, padding="same")), [(b, s, s, i), (3, 3, i, o)]
+
+
+CASES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
+    **{f"product {m}×{n}×{k}": _product(m, n, k) for m, n, k in (
+        (96, 96, 96), (256, 256, 256), (512, 512, 512), (128, 1024, 512), (1000, 70, 300), (37, 450, 210))},
+    **{f"transposed {m}×{n}×{k}": _transposed(m, n, k) for m, n, k in (
+        (128, 384, 768), (512, 128, 768), (100, 100, 1000), (64, 256, 2000))},
+    **{f"linear {m}×{n}×{k}": _linear(m, n, k) for m, n, k in (
+        (768, 128, 512), (64, 256, 784), (768, 512, 128), (300, 1000, 64))},
+    **{f"batched {b} of {m}×{n}×{k}": _batched(b, m, n, k) for b, m, n, k in (
+        (48, 64, 64, 32), (32, 64, 32, 64), (8, 128, 128, 64))},
+    **{f"conv {b}×{s}×{s}, {i} to {o}": _conv(b, s, i, o) for b, s, i, o in ((16, 16, 32, 32), (8, 8, 64, 64), (4, 32, 3, 32))},
+}
+
+
+def measured(name: str, count: int) -> dict[str, Any]:
+    """Costs of `count` candidates of a case and of the heuristic's, relative to that one's."""
+    function, shapes = CASES[name]
+    rng = np.random.default_rng(0)
+    graph = ms.jit(function).graph(*[ms.asarray(rng.standard_normal(shape, np.float32)) for shape in shapes])
+    lowered = lower(graph, chosen(), (), Fixed())
+    problem = max(problems(lowered.works), key=lambda p: len(p.site.candidates))
+    of = table(problem.site)
+    drawn = [of.names[i] for i in np.random.default_rng(1).permutation(len(of.names))[:count]]
+    bench = Bench(made(problem, of.default), chosen(), lowered.program.work < ALONE_NS)
+    pieces = bench.pieces({n: made(problem, n) for n in dict.fromkeys([of.default, *drawn])})
+    kept = {n: p for n, p in pieces.items() if p is not None}
+    bench.race(list(kept.values()))
+    return {"default": of.default, "seconds": kept[of.default].seconds, "of": len(of.names),
+            "costs": {n: p.seconds / kept[of.default].seconds for n, p in kept.items()},
+            "numbers": {n: of.encode(n).tolist() for n in kept}}
+
+
+def tables(cases: dict[str, dict[str, Any]]) -> None:
+    """Print regrets and trials, each product judged by what the others taught."""
+    names = list(cases)
+    regrets: dict[str, list[float]] = {}
+    trials: dict[str, list[float]] = {}
+    ordered: list[np.ndarray] = []
+    print(f"{'product':28s} {'µs':>8s} {'heuristic':>10s} {'learned':>8s}   (cost / cost of the best measured)", flush=True)
+    for fold in range(FOLDS):
+        model = _model([cases[n] for i, n in enumerate(names) if i % FOLDS != fold])
+        for name in names[fold::FOLDS]:
+            of, costs = _table(cases[name]), cases[name]["costs"]
+            for label, cost in _choices(of, costs, model).items():
+                regrets.setdefault(label, []).append(cost / min(costs.values()))
+            for label, make in _searches(of, model).items():
+                trials.setdefault(label, []).append(statistics.mean(_trials_to(make(seed), costs) for seed in range(SEEDS)))
+            ordered.append(_ordered(of, costs, model))
+            heuristic, learned = regrets["heuristic"][-1], regrets[LEARNED][-1]
+            print(f"{name:28s} {cases[name]['seconds'] * 1e6:8.1f} {heuristic:10.2f} {learned:8.2f}", flush=True)
+    right = np.concatenate(ordered)
+    print(f"\nheld-out pairs of candidates over 5% apart that the model orders rightly: {right.mean():.0%} of {len(right)}")
+    print(f"\n{'regret on held-out products':60s} geometric mean   worst")
+    for label, values in regrets.items():
+        print(f"  {label:58s} {statistics.geometric_mean(values):14.3f} {max(values):8.3f}")
+    print(f"\n{f'trials to {SHARE:.0%} of the best, {SEEDS} seeds':60s}           mean   worst")
+    for label, values in trials.items():
+        print(f"  {label:58s} {statistics.mean(values):14.1f} {max(values):8.1f}")
+
+
+LEARNED = "learned: the model where it is sure, else the heuristic"
+
+
+def _choices(of: Table, costs: dict[str, float], model: Surrogate) -> dict[str, float]:
+    """The cost of what each way to choose without measuring takes."""
+    mean, spread = model.predict(of.numbers)
+    gain = mean[of.names.index(of.default)] - mean - CAUTION * spread
+    sure = of.names[int(gain.argmax())] if gain.max() > MARGIN else of.default
+    return {"heuristic": costs[of.default], LEARNED: costs[sure],
+            "learned: always the model": costs[of.names[int(mean.argmin())]],
+            "any, on average": statistics.mean(costs.values())}
+
+
+def _ordered(of: Table, costs: dict[str, float], model: Surrogate) -> np.ndarray:
+    """For pairs of candidates that are clearly apart, whether the model orders them rightly."""
+    mean, truth = model.predict(of.numbers)[0], np.array([costs[n] for n in of.names])
+    a, b = np.random.default_rng(0).integers(len(truth), size=(2, 2000))
+    apart = np.abs(np.log(truth[a] / truth[b])) > 0.05
+    right: np.ndarray = ((mean[a] < mean[b]) == (truth[a] < truth[b]))[apart]
+    return right
+
+
+def _table(case: dict[str, Any]) -> Table:
+    return Table(tuple(case["costs"]), np.array([case["numbers"][n] for n in case["costs"]]), case["default"])
+
+
+def _model(cases: list[dict[str, Any]]) -> Surrogate:
+    trials = Trials()
+    for group, case in enumerate(cases):
+        for name, cost in case["costs"].items():
+            trials.add(np.array(case["numbers"][name]), cost, 1.0, group)
+    return Surrogate.fit(trials)
+
+
+def _searches(of: Table, model: Surrogate) -> dict[str, Callable[[int], RandomSearch]]:
+    count = len(of.names)
+    return {"random": lambda seed: RandomSearch(of, count, seed=seed), "model": lambda seed: ModelSearch(of, count, seed=seed),
+            "model that knows other products": lambda seed: ModelSearch(of, count, seed=seed, prior=model)}
+
+
+def _trials_to(search: RandomSearch, costs: dict[str, float]) -> int:
+    """Trials until something within best / SHARE was found."""
+    goal = min(costs.values()) / SHARE
+    while not search.should_stop():
+        for config in search.ask(BATCH):
+            search.tell(config, costs[config])
+            if costs[config] <= goal:
+                return len(search.told)
+    return len(search.told)
+
+
+def regret(count: int, file: Path | None) -> None:
+    cases: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file and file.exists() else {}
+    for name in CASES:
+        if name not in cases:
+            cases[name] = measured(name, count)
+            if file:
+                file.write_text(json.dumps(cases))
+    tables(cases)
+
+
+def step(recipe: str, budget: float) -> None:
+    """A training step of `recipe`, before and after tuning into a database of its own."""
+    from mainspring.tools.tuning import carry_out
+
+    with tempfile.TemporaryDirectory() as folder, flags.override(tuned=1):
+        carry_out(recipe, budget, Path(folder) / "tuned.sqlite3", again=False)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("regret", "step"))
+    parser.add_argument("--candidates", type=int, default=40)
+    parser.add_argument("--file", type=Path, help="costs measured before; measured ones are added")
+    parser.add_argument("--recipe", default="shakespeare")
+    parser.add_argument("--budget", type=float, default=60.0)
+    args = parser.parse_args()
+    if args.what == "regret":
+        regret(args.candidates, args.file)
+    else:
+        step(args.recipe, args.budget)
