@@ -16,7 +16,7 @@ from mainspring.learned.tune import Store, Surrogate, Table, Winner
 from mainspring.runtime import kernel_cache
 
 MARGIN = 0.03  # gain (as a logarithm) below which a proposal is not worth leaving the heuristic for
-CAUTION = 1.0  # spreads by which a proposal must gain beyond that
+CAUTION = 0.5  # spreads by which a proposal must gain beyond that
 
 
 def store(path: str) -> Store:
