@@ -25,8 +25,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mainspring.compile.blocking import Extents, blocking
-from mainspring.compile.canonical import canonical
-from mainspring.compile.choose import Decide, problem
+from mainspring.compile.choose import Decide
 from mainspring.compile.fuse import Group
 from mainspring.compile.inline import at_flat, space_of
 from mainspring.compile.loopnest import Nest, collapse, lets, value_ref
@@ -213,8 +212,7 @@ class Contraction:
         dims = [s.var(f"d{i}", n) for i, n in enumerate(domain)]
         left, right = self.product(dims, k)
         body = (Let(s.ref("a", left.dtype), left), Let(s.ref("b", right.dtype), right), *self.epilogue(domain, dims))
-        text = canonical(self.nest.kernel("problem", 1, s.var("task", 1), body, self.group))
-        return problem(f"{self.batch}x{self.m}x{self.n}x{self.k} {self.dtype.name}", text)
+        return self.nest.problem(f"{self.batch}x{self.m}x{self.n}x{self.k} {self.dtype.name}", body, self.group)
 
     def _extents(self) -> Extents:
         terms = self._right_terms() or {}

@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mainspring.compile.canonical import canonical
+from mainspring.compile.choose import Decide, problem
 from mainspring.compile.fuse import Fuser, Group
 from mainspring.compile.inline import Element, at_flat, flat_index, space_of
 from mainspring.compile.loops import (
@@ -29,6 +31,7 @@ from mainspring.compile.loops import (
     load,
 )
 from mainspring.compile.rename import substitute_vars
+from mainspring.compile.sites import task_site
 from mainspring.ir import scalar as s
 from mainspring.ir.graph import Node
 from mainspring.ir.scalar import Expr
@@ -36,6 +39,8 @@ from mainspring.ops.movement import ravel, unravel
 from mainspring.types.dtype import int64
 
 CHUNK = 4096  # elements of a long innermost dim that make one task
+LEAST_CHUNK, CHUNKS = 1024, (1024, 2048, 4096, 8192, 16384, 65536)
+STRIPS = (16, 32, 64, 128, 256)
 STRIP = 64  # neighbouring results that a column reduction computes together: four vectors, one or two cache lines
 MIN_STRIPS = 16  # with fewer tasks than this, strips are made narrower
 SCRATCH_COST = 2  # flops up to which a value needed by a later pass over the row is computed again rather than kept
@@ -55,6 +60,10 @@ class Nest:
         touched, written = buffers_of(body)
         params = tuple(b for b in touched if b.kind == "param")
         return Kernel(name, params, frozenset(written), tasks, task, body, scratch, flops)
+
+    def problem(self, label: str, body: Sequence[Stmt], group: Group) -> str:
+        """What is computed, as text in which names do not matter: `label`, and a digest of `body`."""
+        return problem(label, canonical(self.kernel("problem", 1, s.var("task", 1), tuple(body), group)))
 
     def external(self, of: Node, index: tuple[Expr, ...], guard: Expr | None) -> Expr:
         """A load of a value that another kernel stores, or of an input."""
@@ -101,7 +110,7 @@ def lets(members: Sequence[Node], refs: dict[Node, Expr], value: Callable[[Node]
 # ------------------------------------------------------------------------------------------------------------ map
 
 
-def map_kernel(nest: Nest, group: Group) -> Kernel:
+def map_kernel(nest: Nest, group: Group, decide: Decide) -> Kernel:
     """Elementwise over a flat domain, as rows of the longest contiguous extents that all accesses share."""
     shape = max((v.shape for v in group.members), key=lambda shape: (sum(n != 1 for n in shape), len(shape)))
     domain = tuple(n for n in shape if n != 1) or (1,)
@@ -111,7 +120,11 @@ def map_kernel(nest: Nest, group: Group) -> Kernel:
         domain = collapsed
         body = _map_body(nest, group, domain)
     stmts, dims = body
-    return _tasked(nest, group, domain, dims, stmts, math.prod(domain) * _flops(stmts))
+    chunk = CHUNK
+    if domain[-1] > LEAST_CHUNK:
+        label, each = "x".join(map(str, domain)), _flops(stmts)
+        chunk = decide(CHUNK, lambda: task_site("chunk", nest.problem(label, stmts, group), CHUNK, CHUNKS, domain, each))
+    return _tasked(nest, group, domain, dims, stmts, chunk)
 
 
 def _map_body(nest: Nest, group: Group, domain: tuple[int, ...]) -> tuple[list[Stmt], list[Expr]]:
@@ -128,15 +141,15 @@ def _map_body(nest: Nest, group: Group, domain: tuple[int, ...]) -> tuple[list[S
     return stmts, dims
 
 
-def _tasked(nest: Nest, group: Group, domain: tuple[int, ...], dims: list[Expr], stmts: list[Stmt], flops: int) -> Kernel:
+def _tasked(nest: Nest, group: Group, domain: tuple[int, ...], dims: list[Expr], stmts: list[Stmt], chunk: int) -> Kernel:
     """Outer dims and chunks of the last one are dealt out as tasks; the last one is the vector loop."""
-    last = domain[-1]
-    chunks = -(-last // CHUNK)
+    last, flops = domain[-1], math.prod(domain) * _flops(stmts)
+    chunks = -(-last // chunk)
     outer = math.prod(domain[:-1])
     task = s.var("task", outer * chunks)
     places = unravel(task // chunks, domain[:-1]) if len(domain) > 1 else []
-    start = (task % chunks) * CHUNK
-    stop = s.const(last, int64) if chunks == 1 else start + CHUNK if last % CHUNK == 0 else s.apply("min", start + CHUNK, last)
+    start = (task % chunks) * chunk
+    stop = s.const(last, int64) if chunks == 1 else start + chunk if last % chunk == 0 else s.apply("min", start + chunk, last)
     body = substitute_vars(tuple(stmts), dict(zip(dims[:-1], places, strict=True)))
     loop = For(dims[-1], start, stop, body, "vector")
     return nest.kernel("map", outer * chunks, task, (loop,), group, flops=flops)
@@ -321,7 +334,7 @@ def _fold(v: Node, ref: Expr, combine: str, value: Expr, after: list[Stmt]) -> F
 # --------------------------------------------------------------------------------------------------------- reduce
 
 
-def reduce_kernel(nest: Nest, group: Group) -> Kernel:
+def reduce_kernel(nest: Nest, group: Group, decide: Decide) -> Kernel:
     """Results side by side in the vector lanes, the reduced extent in order, then the epilogue."""
     root = group.members[0]
     space = space_of(root)
@@ -335,6 +348,10 @@ def reduce_kernel(nest: Nest, group: Group) -> Kernel:
     strip = STRIP
     while strip > LANES and outer * -(-last // strip) < MIN_STRIPS:
         strip //= 2
+    if last > LANES:
+        label, narrow = f"{'x'.join(map(str, domain))} of {extent}", strip
+        strip = decide(strip, lambda: task_site("strip", nest.problem(label, stmts, group), narrow, STRIPS, (outer, last),
+                                                _flops(stmts) + extent))
     strips = -(-last // strip)
     task = s.var("task", outer * strips)
     places = unravel(task // strips, tuple(domain[i] for i in others)) if others else []

@@ -212,11 +212,11 @@ class _Region:
 
     def _make(self, nest: Nest, group: Group, decide: Decide) -> Made:
         if group.kind == "map":
-            return [map_kernel(nest, group)], []
+            return [map_kernel(nest, group, decide)], []
         if group.kind == "row":
             return [row_kernel(nest, group)], []
         if group.kind == "reduce" or math.prod(x for n in group.members[0].inputs for x in n.shape) == 0:
-            return [reduce_kernel(nest, group)], []
+            return [reduce_kernel(nest, group, decide)], []
         return contraction_kernels(nest, group, self.lowering.target, decide)
 
     def _results(self, node: Node) -> list[View]:

@@ -1,8 +1,9 @@
 """The decision sites of kernels: which candidates there are, and the numbers by which their cost may be foretold.
 
-A product's candidates are blockings (`blocking`). The numbers are of two kinds: what the problem is (extents, dtype, how the
-left operand reaches the registers) and what the candidate makes of it (waste at the edges, loads a multiply-add, tasks).
-Extents are logarithms, so that what was learned of one shape says something of its neighbours.
+A product's candidates are blockings (`blocking`), those of other kernels sizes of a task. The numbers are of two kinds: what
+the problem is (extents, dtype, how the left operand reaches the registers) and what the candidate makes of it (waste at the
+edges, loads a multiply-add, tasks). Extents are logarithms, so that what was learned of one shape says something of its
+neighbours.
 """
 
 from __future__ import annotations
@@ -52,3 +53,20 @@ def _product_facts(e: Extents, target: Target, b: Blocking) -> dict[str, float]:
         "waste of rows": tiles * b.rows / e.m - 1,
         "waste of columns": panels * b.columns / e.n - 1,
     }
+
+
+def task_site(kind: str, text: str, default: int, sizes: tuple[int, ...], domain: tuple[int, ...], flops: int) -> Site:
+    """How many elements of the last dim of `domain` make one task: one of `sizes`; `flops`: of an element."""
+    last, outer = domain[-1], math.prod(domain[:-1])
+
+    def options() -> dict[str, int]:
+        found = {-(-last // size): size for size in reversed(sizes)}  # sizes that give as many tasks are one
+        return {str(size): size for size in sorted({default, *found.values()})}
+
+    def facts(size: int) -> dict[str, float]:
+        tasks = outer * -(-last // size)
+        return {"elements": math.log2(outer * last), "last": math.log2(last), "flops": math.log2(1 + flops),
+                "size": math.log2(size), "tasks": math.log2(tasks), "work of a task": math.log2(1 + flops * min(size, last)),
+                "waste": -(-last // size) * size / last - 1}
+
+    return Site(kind, text, str(default), options, facts)

@@ -37,6 +37,8 @@ PROGRAMS = {
     "linear layer": (linear, (normal(33, 300), normal(300, 24), normal(24))),
     "transposed, chunks": (lambda a, b: ms.matmul(ms.matrix_transpose(a), b), (normal(300, 20), normal(300, 48))),
     "batched, float64": (ms.matmul, (normal(3, 10, 17, dtype="float64"), normal(3, 17, 20, dtype="float64"))),
+    "map": (lambda x: ms.tanh(x) * 2, (normal(3, 3000),)),
+    "sum of columns": (lambda x: ms.sum(x, axis=0), (normal(30, 200),)),
     "convolution": (lambda x, w: ms.relu(ms.conv(x, w, padding="same")), (normal(2, 6, 6, 5), normal(3, 3, 5, 20))),
 }
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from mainspring._version import __version__
 from mainspring.tools.cli import app
 
-COMMANDS = ("train", "generate", "report", "info", "bench")
+COMMANDS = ("train", "generate", "report", "tune", "info", "bench")
 
 
 def call(*arguments: str, **environment: str) -> Result:
@@ -50,6 +50,9 @@ def test_the_command_starts_quickly_and_loads_nothing_heavy() -> None:
 WRONG = {
     "unknown recipe": (("train", "shakespear"), 2, "shakespeare"),
     "unknown option": (("train", "--stepz", "3"), 2, "--stepz"),
+    "tune nothing": (("tune",), 2, "mainspring tune shakespeare"),
+    "tune what is not known": (("tune", "everything"), 2, "matmul"),
+    "tune for no time": (("tune", "matmul", "--budget", "0"), 2, "positive"),
     "text for a number": (("train", "--steps", "many"), 2, "integer"),
     "no steps": (("train", "--steps", "0"), 2, "at least 1"),
     "negative batch": (("train", "--batch", "-4"), 2, "at least 1"),
