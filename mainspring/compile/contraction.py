@@ -30,6 +30,7 @@ from mainspring.compile.fuse import Group
 from mainspring.compile.inline import at_flat, space_of
 from mainspring.compile.loopnest import Nest, collapse, lets, value_ref
 from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, Store, Write, load
+from mainspring.compile.rename import substitute_vars
 from mainspring.compile.sites import product_site
 from mainspring.compile.target import Target
 from mainspring.compile.tile import Tile, multiply_add
@@ -159,13 +160,15 @@ class Contraction:
         task = s.var("task", math.prod(domain[:-1]) * strips)
         outer = unravel(task // strips, domain[:-1]) if len(domain) > 1 else []
         tile = Tile(1, vectors, self.dtype)
-        place = [*outer, (task % strips) * tile.columns + tile.column]
-        inside = s.compare("lt", place[-1], last)
+        here, wide = (task % strips) * tile.columns + tile.column, s.var("wide", strips * tile.columns)
+        place = [*outer, s.var("last", last)]  # in range, so that it is found without a remainder; `inside` says where it is
+        inside = s.compare("lt", wide, last)
         parts = Buffer("parts", self.dtype, self.chunks * tile.acc.size, "scratch")
         body = self._chained(k, tile, parts, tile.set(multiply_add(*self._body(domain, place, k, inside), tile.value)))
         body.append(tile.over(*self._finish(tile, parts, domain, place, inside)))
         flops = 2 * math.prod(domain) * self.k
-        return self.nest.kernel("strip", task.attr[1], task, tuple(body), self.group,
+        found = substitute_vars(tuple(body), {place[-1]: here, wide: here})
+        return self.nest.kernel("strip", task.attr[1], task, found, self.group,
                                 (tile.acc, *([parts] if self.chunks > 1 else [])), flops)
 
     def _chained(self, k: Expr, tile: Tile, parts: Buffer, step: Stmt) -> list[Stmt]:

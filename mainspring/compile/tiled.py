@@ -16,6 +16,7 @@ from typing import Any
 
 from mainspring.compile.blocking import COPIED, Blocking
 from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, Store, Write, load
+from mainspring.compile.rename import substitute_vars
 from mainspring.compile.tile import Tile
 from mainspring.ir import scalar as s
 from mainspring.ir.scalar import Expr
@@ -84,13 +85,12 @@ class Tiled:
     def _packing(self, panels: Buffer, base: Expr, panel: Expr, places: dict[int, Expr], start: Expr, stop: Expr) -> For:
         """panels[base + k·NR + lane] = right[k][panel·NR + lane] for k in start … stop, along what is contiguous."""
         of, lane = self.of, s.var("pl", self.nr)
-        n = panel * self.nr + lane
-        index = of.dims.index(ZERO, ZERO, n)
-        index = [places.get(i, e) for i, e in enumerate(index)]
+        n, wide = s.var("column", of.n), s.var("wide", self.count * self.nr)  # an index in range is read without a remainder
+        index = [places.get(i, e) for i, e in enumerate(of.dims.index(ZERO, ZERO, n))]
         along = of.right_along() == "k"
-        guard = None if along and of.n % self.nr else s.compare("lt", n, of.n)
-        right = of.product(index, self.k, guard)[1]
-        copy = Store((Write(panels, base + self.k * self.nr + lane, right),))
+        right = of.product(index, self.k, None if along else s.compare("lt", wide, of.n))[1]
+        here = panel * self.nr + lane
+        copy, = substitute_vars((Store((Write(panels, base + self.k * self.nr + lane, right),)),), {n: here, wide: here})
         if not along:
             return For(self.k, start, stop, (For(lane, ZERO, s.const(self.nr, int64), (copy,), "vector"),))
         within = s.const(self.nr, int64) if of.n % self.nr == 0 else s.apply("min", s.const(self.nr, int64),
@@ -145,11 +145,11 @@ class Tiled:
         A whole vector is stored for each k, and what is behind its MR elements is overwritten by the next k.
         """
         of, k, t, lane = self.of, self.k, s.var("lt", tiles), s.var("ll", max(LANES, self.mr))
-        m = self.first_row(first + t) + lane
-        each = self.mr * of.k
+        m, wide = s.var("row", of.m), s.var("wide", of.m + lane.attr[1])
+        each, here = self.mr * of.k, self.first_row(first + t) + lane
         copied = Buffer("left", of.dtype, tiles * each + LANES, "scratch")
-        left = of.product(of.dims.index(b, m, ZERO), k, s.compare("lt", m, of.m))[0]
-        copy = Store((Write(copied, t * each + k * self.mr + lane, left),))
+        left = of.product(of.dims.index(b, m, ZERO), k, s.compare("lt", wide, of.m))[0]
+        copy, = substitute_vars((Store((Write(copied, t * each + k * self.mr + lane, left),)),), {m: here, wide: here})
         lanes = For(lane, ZERO, s.const(lane.attr[1], int64), (copy,), "vector")
         stop = s.const(tiles, int64) if self.tiles % tiles == 0 else s.apply("min", s.const(tiles, int64), self.tiles - first)
         fill = For(t, ZERO, stop, (For(k, ZERO, s.const(of.k, int64), (lanes,)),))
@@ -239,13 +239,15 @@ class Tiled:
         of, (b, tile, panel) = self.of, place
         i, j = s.var("ei", self.mr), s.var("ej", self.nr)
         first = self.first_row(tile)
-        index = of.dims.index(b, first + i, panel * self.nr + j)
+        n = s.var("column", of.n)  # in range, so that what the epilogue reads is found without a remainder
         total = tree([part(i, j, c) for c in range(of.chunks)])
-        stmts = [Let(of.refs[of.root], s.cast(total, of.root.dtype)), *of.epilogue(of.dims.domain, index)]
+        stmts = [Let(of.refs[of.root], s.cast(total, of.root.dtype)),
+                 *of.epilogue(of.dims.domain, of.dims.index(b, first + i, n))]
         columns = s.const(self.nr, int64) if of.n % self.nr == 0 else s.apply("min", s.const(self.nr, int64),
                                                                             of.n - panel * self.nr)
+        body = substitute_vars(tuple(stmts), {n: panel * self.nr + j})
         skipped = ZERO if self.even else tile * self.mr - first  # rows of the tile before
-        return For(i, skipped, s.const(self.mr, int64), (For(j, ZERO, columns, tuple(stmts), "vector"),))
+        return For(i, skipped, s.const(self.mr, int64), (For(j, ZERO, columns, body, "vector"),))
 
     # --------------------------------------------------------------------------------------------------- deep tiles
 
