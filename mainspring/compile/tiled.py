@@ -192,7 +192,7 @@ class Tiled:
         first, last = _range(group, wide, self.count)
         piece = s.var("piece", -(-wide // near)) if near < wide else ZERO
         start = first + piece * near
-        stop = start + near if self.count % near == 0 and wide % near == 0 else s.apply("min", start + near, last)
+        stop = start + near if self.count % wide == 0 and wide % near == 0 else s.apply("min", start + near, last)
         right, fill, scratch = self._right(panels, b, panel, (start, stop, near))
         parts = Buffer("parts", of.dtype, of.chunks * self.mr * self.nr, "scratch")
         whole = self._whole(parts, (b, tile, panel), self._step(left.value, right))
