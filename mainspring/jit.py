@@ -45,6 +45,7 @@ class _Trace:
     donated: tuple[int, ...]
     put: Callable[[Sequence[Any]], Any]
     executable: Executable | None = None
+    fast: _Fast | None = None  # made with the first call; it is code, and takes milliseconds to write
 
 
 @dataclass
@@ -72,8 +73,12 @@ class _Fast:
             for leaf, wanted_type in zip(leaves, self.types, strict=True):
                 if leaf._type is not wanted_type and leaf._type != wanted_type:
                     return None
-        except AttributeError:  # a leaf that is not a tensor
-            return None
+        except AttributeError:  # a leaf that is not a tensor; an array becomes one
+            if not all([isinstance(leaf, (Value, np.ndarray)) for leaf in leaves]):
+                return None
+            leaves = [as_value(leaf, "jit") for leaf in leaves]
+            if [leaf._type for leaf in leaves] != self.types:
+                return None
         return leaves + list(self.trace.captured) if self.trace.captured else leaves
 
 
@@ -112,7 +117,9 @@ class Jitted:
             results: Sequence[Value] = call_graph(found.graph, operands)
         else:
             results = self._run(found, operands)
-            self._last = _Fast.of(found, treedef, values) if not statics else None
+            if found.fast is None and not statics:
+                found.fast = _Fast.of(found, treedef, values)
+            self._last = found.fast
         if not found.holes:
             return found.put(results)
         rest = iter(results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -335,3 +336,14 @@ def test_threads_may_call_trace_and_compile_at_once() -> None:
     for t in threads:
         t.join()
     assert not failures, failures[0]
+
+
+def test_calls_with_arrays_write_no_code_again(monkeypatch):
+    f = ms.jit(lambda tree: {"y": tree["a"] * 2 + tree["b"]})
+    arrays = {"a": np.arange(4, dtype=np.float32), "b": ms.ones((4,))}
+    f(arrays)
+    monkeypatch.setattr(sys.modules["mainspring.jit"], "taker", None)
+    np.testing.assert_array_equal(f(arrays)["y"], arrays["a"] * 2 + 1)
+    np.testing.assert_array_equal(f({"a": ms.ones((4,)), "b": arrays["a"]})["y"], arrays["a"] + 2)
+    monkeypatch.undo()
+    assert f({"a": np.arange(4.0), "b": ms.ones((4,))})["y"].dtype is ms.float64  # another type: another trace
