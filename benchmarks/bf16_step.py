@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from benchmarks import gpt_step
 from benchmarks.harness import Case, Family, Workload
 from benchmarks.models import gpt
@@ -17,26 +15,12 @@ def _case(size: gpt.Size, extra: bool = False) -> Case:
 
 def mainspring(case: Case) -> Workload:
     import mainspring as ms
-    from mainspring import nn, optim
-    from mainspring.train import initial_state, training_step
 
-    size = case.sizes["gpt"]
-
-    def loss(model: Any, batch: Any, key: Any) -> Any:
+    def scores(model: Any, inputs: Any) -> Any:
         half = ms.tree.map(lambda leaf: ms.astype(leaf, ms.bfloat16), model)
-        return nn.cross_entropy(ms.astype(half(batch["inputs"]), ms.float32), batch["targets"]), {}
+        return ms.astype(half(inputs), ms.float32)
 
-    optimizer = optim.chain(optim.clip_by_global_norm(gpt_step.CLIP), optim.adamw(
-        gpt_step.RATE, gpt_step.B1, gpt_step.B2, gpt_step.EPS, weight_decay=gpt_step.DECAY, mask=optim.matrices_only))
-    step = ms.jit(training_step(loss, optimizer), donate=0)
-    inputs, targets = (ms.asarray(x.astype(np.int32)) for x in gpt.tokens(size))
-    state = [initial_state(gpt.mainspring(size), optimizer, 0)]
-
-    def run() -> float:
-        state[0], metrics = step(state[0], {"inputs": inputs, "targets": targets})
-        return float(metrics["loss"])
-
-    return Workload(run, gpt_step.CHECKS)
+    return gpt_step.mainspring(case, scores)
 
 
 def torch_bf16(case: Case) -> Workload:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import steps
 from benchmarks.harness import Case, Family, Workload
 from benchmarks.models import cnn
 
@@ -20,23 +21,14 @@ def _case(size: cnn.Size, extra: bool = False) -> Case:
 def mainspring(case: Case) -> Workload:
     import mainspring as ms
     from mainspring import nn, optim
-    from mainspring.train import initial_state, training_step
 
     def loss(model: Any, batch: Any, key: Any) -> Any:
         scores, model = model.forward(batch["x"], training=True)
         return nn.cross_entropy(scores, batch["y"]), ({}, model)
 
-    optimizer = optim.sgd(RATE, MOMENTUM)
-    step = ms.jit(training_step(loss, optimizer), donate=0)
     x, y = cnn.batch(case.sizes["cnn"])
     data = {"x": ms.asarray(x), "y": ms.asarray(y.astype(np.int32))}
-    state = [initial_state(cnn.mainspring(case.sizes["cnn"]), optimizer, 0)]
-
-    def run() -> float:
-        state[0], metrics = step(state[0], data)
-        return float(metrics["loss"])
-
-    return Workload(run, CHECKS)
+    return steps.mainspring(loss, optim.sgd(RATE, MOMENTUM), cnn.mainspring(case.sizes["cnn"]), data, CHECKS)
 
 
 def torch(case: Case, compiled: bool) -> Workload:
@@ -51,16 +43,7 @@ def torch(case: Case, compiled: bool) -> Workload:
     def loss_of(x: Any, y: Any) -> Any:
         return F.cross_entropy(model(x), y)
 
-    loss_function = torch.compile(loss_of) if compiled else loss_of
-
-    def run() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        loss = loss_function(x, y)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return Workload(run, CHECKS)
+    return steps.torch(loss_of, optimizer, (x, y), CHECKS, compiled)
 
 
 def jax(case: Case) -> Workload:
@@ -79,14 +62,7 @@ def jax(case: Case) -> Workload:
 
     w, statistics = (jax.tree.map(jnp.array, tree) for tree in cnn.jax_parameters(case.sizes["cnn"]))
     x, y = (jnp.asarray(part) for part in cnn.batch(case.sizes["cnn"]))
-    state = [w, jax.tree.map(jnp.zeros_like, w), statistics]
-
-    def run() -> float:
-        value, *state[:] = step(*state, x, y)
-        jax.block_until_ready(state)
-        return float(value)
-
-    return Workload(run, CHECKS)
+    return steps.jax(step, [w, jax.tree.map(jnp.zeros_like, w), statistics], (x, y), CHECKS)
 
 
 FAMILY = Family(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from benchmarks import steps
 from benchmarks.harness import Case, Family, Workload
 from benchmarks.models import gpt
 
@@ -17,27 +19,20 @@ def case_of(size: gpt.Size, extra: bool = False) -> Case:
     return Case(size.name, {"gpt": size}, size.step_operations(), extra=extra)
 
 
-def mainspring(case: Case) -> Workload:
+def mainspring(case: Case, scores: Callable[[Any, Any], Any] = lambda model, inputs: model(inputs)) -> Workload:
+    """`scores`: of a model and its inputs, for those who compute them otherwise."""
     import mainspring as ms
     from mainspring import nn, optim
-    from mainspring.train import initial_state, training_step
 
     size = case.sizes["gpt"]
 
     def loss(model: Any, batch: Any, key: Any) -> Any:
-        return nn.cross_entropy(model(batch["inputs"]), batch["targets"]), {}
+        return nn.cross_entropy(scores(model, batch["inputs"]), batch["targets"]), {}
 
     optimizer = optim.chain(optim.clip_by_global_norm(CLIP),
                             optim.adamw(RATE, B1, B2, EPS, weight_decay=DECAY, mask=optim.matrices_only))
-    step = ms.jit(training_step(loss, optimizer), donate=0)
     inputs, targets = (ms.asarray(x.astype(np.int32)) for x in gpt.tokens(size))
-    data, state = {"inputs": inputs, "targets": targets}, [initial_state(gpt.mainspring(size), optimizer, 0)]
-
-    def run() -> float:
-        state[0], metrics = step(state[0], data)
-        return float(metrics["loss"])
-
-    return Workload(run, CHECKS)
+    return steps.mainspring(loss, optimizer, gpt.mainspring(size), {"inputs": inputs, "targets": targets}, CHECKS)
 
 
 def torch(case: Case, compiled: bool) -> Workload:
@@ -53,17 +48,8 @@ def torch(case: Case, compiled: bool) -> Workload:
     def loss_of(inputs: Any, targets: Any) -> Any:
         return F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
 
-    loss_function = torch.compile(loss_of) if compiled else loss_of
-
-    def run() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        loss = loss_function(inputs, targets)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        optimizer.step()
-        return loss.item()
-
-    return Workload(run, CHECKS)
+    return steps.torch(loss_of, optimizer, (inputs, targets), CHECKS, compiled,
+                       lambda: torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP))
 
 
 def jax(case: Case) -> Workload:
@@ -93,14 +79,8 @@ def jax(case: Case) -> Workload:
 
     w = jax.tree.map(jnp.array, gpt.weights(size))
     inputs, targets = (jnp.asarray(x) for x in gpt.tokens(size))
-    state = [w, jax.tree.map(jnp.zeros_like, w), jax.tree.map(jnp.zeros_like, w), jnp.zeros(())]
-
-    def run() -> float:
-        value, *state[:] = step(*state, inputs, targets)
-        jax.block_until_ready(state)
-        return float(value)
-
-    return Workload(run, CHECKS)
+    moments = [jax.tree.map(jnp.zeros_like, w) for _ in range(2)]
+    return steps.jax(step, [w, *moments, jnp.zeros(())], (inputs, targets), CHECKS)
 
 
 RECIPE = gpt.Size(width=128, context=64, batch=12)  # the size of `mainspring train`

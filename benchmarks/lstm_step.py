@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import steps
 from benchmarks.harness import Case, Family, Workload
 
 RATE, B1, B2, EPS, CHECKS = 1e-3, 0.9, 0.999, 1e-8, 3
@@ -54,7 +55,6 @@ def tokens(size: Size) -> tuple[np.ndarray, np.ndarray]:
 def mainspring(case: Case) -> Workload:
     import mainspring as ms
     from mainspring import nn, optim
-    from mainspring.train import initial_state, training_step
 
     @dataclass(frozen=True, eq=False)
     class Model(nn.Module):
@@ -71,16 +71,8 @@ def mainspring(case: Case) -> Workload:
     w = weights(case.sizes["lstm"])
     cells = tuple((nn.LSTMCell(ms.asarray(a), ms.asarray(b)),) for a, b in w["cells"])
     model = Model(nn.Embedding(ms.asarray(w["embedding"])), nn.LSTM(cells), nn.Linear(ms.asarray(w["head"])))
-    optimizer = optim.adam(RATE, B1, B2, EPS)
-    step = ms.jit(training_step(loss, optimizer), donate=0)
     inputs, targets = (ms.asarray(x.astype(np.int32)) for x in tokens(case.sizes["lstm"]))
-    state = [initial_state(model, optimizer, 0)]
-
-    def run() -> float:
-        state[0], metrics = step(state[0], {"inputs": inputs, "targets": targets})
-        return float(metrics["loss"])
-
-    return Workload(run, CHECKS)
+    return steps.mainspring(loss, optim.adam(RATE, B1, B2, EPS), model, {"inputs": inputs, "targets": targets}, CHECKS)
 
 
 def torch(case: Case, compiled: bool) -> Workload:
@@ -111,16 +103,7 @@ def torch(case: Case, compiled: bool) -> Workload:
     def loss_of(inputs: Any, targets: Any) -> Any:
         return F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
 
-    loss_function = torch.compile(loss_of) if compiled else loss_of
-
-    def run() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        loss = loss_function(inputs, targets)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return Workload(run, CHECKS)
+    return steps.torch(loss_of, optimizer, (inputs, targets), CHECKS, compiled)
 
 
 def jax(case: Case) -> Workload:
@@ -160,14 +143,8 @@ def jax(case: Case) -> Workload:
 
     w = jax.tree.map(jnp.array, weights(size))
     inputs, targets = (jnp.asarray(x) for x in tokens(size))
-    state = [w, jax.tree.map(jnp.zeros_like, w), jax.tree.map(jnp.zeros_like, w), jnp.zeros(())]
-
-    def run() -> float:
-        value, *state[:] = step(*state, inputs, targets)
-        jax.block_until_ready(state)
-        return float(value)
-
-    return Workload(run, CHECKS)
+    moments = [jax.tree.map(jnp.zeros_like, w) for _ in range(2)]
+    return steps.jax(step, [w, *moments, jnp.zeros(())], (inputs, targets), CHECKS)
 
 
 FAMILY = Family(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import steps
 from benchmarks.harness import Case, Family, Workload
 
 RATE, MOMENTUM, CHECKS = 0.05, 0.9, 5
@@ -33,7 +34,6 @@ def batch(case: Case) -> tuple[np.ndarray, np.ndarray]:
 def mainspring(case: Case) -> Workload:
     import mainspring as ms
     from mainspring import nn, optim
-    from mainspring.train import initial_state, training_step
 
     layers = [nn.Linear(ms.asarray(w), ms.asarray(b)) for w, b in weights(case)]
     model = nn.Sequential.create(*[part for layer in layers for part in (layer, nn.relu)][:-1])
@@ -41,16 +41,9 @@ def mainspring(case: Case) -> Workload:
     def loss(model: Any, batch: Any, key: Any) -> Any:
         return nn.cross_entropy(model(batch["x"]), batch["y"]), {}
 
-    optimizer = optim.sgd(RATE, MOMENTUM)
-    step = ms.jit(training_step(loss, optimizer), donate=0)
     x, y = batch(case)
-    data, state = {"x": ms.asarray(x), "y": ms.asarray(y.astype(np.int32))}, [initial_state(model, optimizer, 0)]
-
-    def run() -> float:
-        state[0], metrics = step(state[0], data)
-        return float(metrics["loss"])
-
-    return Workload(run, CHECKS)
+    data = {"x": ms.asarray(x), "y": ms.asarray(y.astype(np.int32))}
+    return steps.mainspring(loss, optim.sgd(RATE, MOMENTUM), model, data, CHECKS)
 
 
 def torch(case: Case, compiled: bool) -> Workload:
@@ -70,16 +63,7 @@ def torch(case: Case, compiled: bool) -> Workload:
     def loss_of(x: Any, y: Any) -> Any:
         return F.cross_entropy(model(x), y)
 
-    loss_function = torch.compile(loss_of) if compiled else loss_of
-
-    def run() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        loss = loss_function(x, y)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return Workload(run, CHECKS)
+    return steps.torch(loss_of, optimizer, (x, y), CHECKS, compiled)
 
 
 def jax(case: Case) -> Workload:
@@ -100,14 +84,7 @@ def jax(case: Case) -> Workload:
 
     layers = jax.tree.map(jnp.array, weights(case))
     x, y = (jnp.asarray(part) for part in batch(case))
-    state = [layers, jax.tree.map(jnp.zeros_like, layers)]
-
-    def run() -> float:
-        value, *state[:] = step(*state, x, y)
-        jax.block_until_ready(state)
-        return float(value)
-
-    return Workload(run, CHECKS)
+    return steps.jax(step, [layers, jax.tree.map(jnp.zeros_like, layers)], (x, y), CHECKS)
 
 
 FAMILY = Family(

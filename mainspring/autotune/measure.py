@@ -24,6 +24,7 @@ from mainspring.compile.memory import RepeatSteps, Run, Slot, View, plan
 from mainspring.compile.program import Program
 from mainspring.compile.target import Target
 from mainspring.runtime import kernel_cache
+from mainspring.runtime.buffers import aligned
 from mainspring.runtime.native import ALONE_NS, NativeProgram
 
 SAMPLE_S = 4e-4  # a timing lasts at least so long
@@ -45,7 +46,7 @@ class Operands:
         rng = np.random.default_rng(0)
         total = max(1, sum(b.size * b.dtype.itemsize for b in buffers))
         first = {b: _filled(b, rng) for b in buffers}
-        turns = [{b: _aligned(a) for b, a in first.items()} for _ in range(min(MAX_TURNS, max(1, TURNS_BYTES // total)))]
+        turns = [{b: _copied(a) for b, a in first.items()} for _ in range(min(MAX_TURNS, max(1, TURNS_BYTES // total)))]
         return cls(turns)
 
 
@@ -56,10 +57,8 @@ def _filled(buffer: Buffer, rng: np.random.Generator) -> np.ndarray:
     return rng.integers(0, 2 if buffer.dtype.name == "bool" else 16, buffer.size).astype(buffer.dtype.numpy)
 
 
-def _aligned(array: np.ndarray) -> np.ndarray:
-    memory = np.empty(array.nbytes + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    result = memory[start : start + array.nbytes].view(array.dtype)
+def _copied(array: np.ndarray) -> np.ndarray:
+    result = aligned(array.nbytes).view(array.dtype)
     result[:] = array
     return result
 

@@ -1,8 +1,8 @@
 """How a product is cut: register tiles, rows and columns of a task, and where its right operand lies. Numbers only, no loops.
 
-    for panel in a task's panels:              MR × NR register tiles; a panel is K × NR of the right operand
-      for each row tile of the task:             which lies in place, is packed by the task, or was packed by a kernel before
-        for k: acc += left · right
+    for a few panels of a task at a time:      a panel is K × NR of the right operand, which lies in place,
+      for each row tile of the task:             is packed by the task, or was packed by a kernel before
+        for each of the few: for k: acc += left · right          MR × NR accumulators, in registers
 
 With this you can ask for `candidates` of a product, what each would `cost` (a rough count of cycles of one core, from facts of
 the target), and which the heuristic takes (`blocking`). No choice changes a bit of the result.
@@ -126,15 +126,10 @@ def cost(e: Extents, b: Blocking, target: Target) -> float:
     copies = e.k * (b.tiles * b.rows * COPY + (b.tiles * b.rows * size + LINE) * FAR) if e.way in COPIED else 0.0
     if b.right == "task":
         copies += b.panels * e.k * (b.vectors * each * 1.0 + b.columns * size * _distance(e, target) + 1)
-    total = (inner + copies + TASK) * _even(tasks)
+    total = (inner + copies + TASK) * -(-tasks // SHARES)  # those of the slowest thread
     if b.right == "kernel" and not e.repeated:
         total += e.of_right * panels * e.k * b.vectors * each * 2.5 / SHARES + BARRIER
     return total
-
-
-def _even(tasks: int) -> float:
-    """Tasks of the slowest of SHARES threads."""
-    return -(-tasks // SHARES)
 
 
 def _step(e: Extents, b: Blocking, each: int, target: Target) -> float:

@@ -220,7 +220,7 @@ class Contraction:
     def _extents(self) -> Extents:
         terms = self._right_terms() or {}
         of_right = math.prod(self.dims.domain[i] for i in self.batch_of_right())
-        return Extents(self.batch, self.m, self.n, self.k, self.chunks, self.dtype, self.way, self.right_along() == "n",
+        return Extents(self.batch, self.m, self.n, self.k, self.chunks, self.dtype, self.way, self.right_along == "n",
                        terms.get("k", 0) * self.dtype.itemsize, of_right, len(self.group.members) == 1,
                        self.nest.repeated)
 
@@ -240,6 +240,7 @@ class Contraction:
         alone = all(t is n or t is k or not {n, k} & set(s.walk(t)) for t in terms)
         return {"n": terms.get(n, 0), "k": terms.get(k, 0)} if alone else None
 
+    @cached_property
     def right_along(self) -> str:
         """The direction in which the right operand is contiguous, "n" or "k"; "" when there is none."""
         terms = self._right_terms() or {}

@@ -87,7 +87,7 @@ class Tiled:
         of, lane = self.of, s.var("pl", self.nr)
         n, wide = s.var("column", of.n), s.var("wide", self.count * self.nr)  # an index in range is read without a remainder
         index = [places.get(i, e) for i, e in enumerate(of.dims.index(ZERO, ZERO, n))]
-        along = of.right_along() == "k"
+        along = of.right_along == "k"
         right = of.product(index, self.k, None if along else s.compare("lt", wide, of.n))[1]
         here = panel * self.nr + lane
         copy, = substitute_vars((Store((Write(panels, base + self.k * self.nr + lane, right),)),), {n: here, wide: here})

@@ -44,6 +44,13 @@ def allocate(nbytes: int) -> tuple[np.ndarray, int]:
     return memory, start + -start % ALIGNMENT
 
 
+def aligned(nbytes: int, alignment: int = ALIGNMENT) -> np.ndarray:
+    """New bytes that begin at a multiple of `alignment`, outside the pool: working memory that lives long."""
+    memory = np.empty(nbytes + alignment, np.uint8)
+    start = -memory.__array_interface__["data"][0] % alignment
+    return memory[start : start + nbytes]
+
+
 def _pooled(nbytes: int) -> np.ndarray:
     global _kept
     size = -(-(nbytes + ALIGNMENT) // _PAGE) * _PAGE

@@ -181,7 +181,7 @@ _built: WeakValueDictionary[Any, Executable] = WeakValueDictionary()
 
 def build(graph: Graph, donated: Sequence[int] = ()) -> Executable:
     """The executable of `graph` whose inputs at positions `donated` may be overwritten, as the chooser in force decides."""
-    backend, chooser = flags.backend(), _chooser()
+    backend, chooser = flags.backend(), chooser_in_force()
     key = (graph.digest, tuple(donated), backend, flags.target(), chooser.key)
     found = _built.get(key)
     if found is None:
@@ -189,7 +189,7 @@ def build(graph: Graph, donated: Sequence[int] = ()) -> Executable:
     return found
 
 
-def _chooser() -> Chooser:
+def chooser_in_force() -> Chooser:
     """The chooser in force; else whatever was learned; else the heuristic."""
     named, learned = choose.in_force(), tuning()
     return named or (HEURISTIC if learned is None else learned.chooser())

@@ -28,9 +28,9 @@ from mainspring.compile.loops import Kernel
 from mainspring.compile.program import Program, kernels
 from mainspring.compile.target import Target, native
 from mainspring.runtime import team
+from mainspring.runtime.buffers import aligned
 
 ALONE_NS = 60_000  # a program that takes less runs on the caller's thread: waking the team would cost more than it brings
-ALIGNMENT = 64
 _TABLE, _ENTRY, _PROGRAM = "ms_kernels", "ms_entry", "ms_program"
 _ENTRY_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 
@@ -129,7 +129,7 @@ class NativeProgram:
             np.ctypeslib.as_array(table)[:] = addresses
         self._address = main.address(_ENTRY)
         self._entry = _ENTRY_TYPE(self._address)
-        self._alone = code.work < ALONE_NS
+        self.alone = code.work < ALONE_NS
         self._pack = struct.Struct(f"{code.bases}P").pack_into
         self._free: list[_Call] = []
 
@@ -148,7 +148,7 @@ class NativeProgram:
             self._free.append(call)
             rule = f"must be {self.code.bases} addresses"
             raise ArgumentError("NativeProgram.run", "pointers", rule, f"{len(pointers)}: {error}") from error
-        threads = 1 if self._alone else flags.threads()
+        threads = 1 if self.alone else flags.threads()
         if threads > call.threads:
             call.reserve(threads)
         if threads == 1:
@@ -195,18 +195,12 @@ class _Call:
     def __init__(self, code: Code):
         self.stride = code.stride
         self.table = bytearray(8 * max(code.bases, 1))
-        self.arena = _aligned(code.arena)
+        self.arena = aligned(code.arena)
         self.block = np.array([np.frombuffer(self.table, np.uint8).ctypes.data, self.arena.ctypes.data, 0], np.uint64)
         self.args = self.block.ctypes.data
         self.reserve(1)
 
     def reserve(self, threads: int) -> None:
-        self.scratch = _aligned(threads * self.stride)
+        self.scratch = aligned(threads * self.stride)
         self.block[2] = self.scratch.ctypes.data
         self.threads = threads
-
-
-def _aligned(size: int) -> np.ndarray:
-    memory = np.empty(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size]

@@ -24,7 +24,7 @@ from mainspring.compile.program import TIMED_THREADS, launches
 from mainspring.compile.target import chosen
 from mainspring.ir.bind import Value
 from mainspring.ir.graph import Graph
-from mainspring.runtime.executable import NativeExecutable, private
+from mainspring.runtime.executable import NativeExecutable, chooser_in_force, private
 from mainspring.runtime.native import NativeProgram
 
 _CLOCK = """
@@ -73,13 +73,12 @@ class Profile:
 
 def profile(graph: Graph, values: Sequence[Value], donated: Sequence[int] = (), runs: int = 10) -> Profile:
     """Run the native program of `graph` on `values` and measure each kernel; `values` stay whole, donated or not."""
-    lowered = lower(graph, chosen(), donated)
+    lowered = lower(graph, chosen(), donated, chooser_in_force())
     program = replace(lowered.program, bases=lowered.program.bases + 1, timed=True)
     every = list(launches(program.instrs))
     cycles = np.zeros((len(every), TIMED_THREADS), np.int64)
     native = NativeProgram(program)
     executable = NativeExecutable(graph, native, [*lowered.constants, cycles], lowered.aliases, donated)
-    executable.fixed[-1] = cycles.__array_interface__["data"][0]
     wall = 0.0
     for number in range(runs + 2):
         operands = [private(v) if i in donated else v for i, v in enumerate(values)]
@@ -89,7 +88,7 @@ def profile(graph: Graph, values: Sequence[Value], donated: Sequence[int] = (), 
         executable(operands)
         if number >= 2:
             wall += time.perf_counter_ns() - start
-    threads = 1 if native._alone else flags.threads()
+    threads = 1 if native.alone else flags.threads()
     return Profile(wall / runs, threads, _rows([x.kernel for x in every], cycles.sum(axis=1) / _frequency() / runs))
 
 

@@ -20,6 +20,7 @@ from mainspring.base import flags
 from mainspring.compile import codegen
 from mainspring.compile.target import Target, native
 from mainspring.runtime import team
+from mainspring.runtime.buffers import aligned
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _SMALLEST, _LARGEST = 64 << 20, 256 << 20  # bytes of an array that is streamed
@@ -163,7 +164,7 @@ def _product_rate(product: _Product, threads: int) -> Rate:
     half = {"float32": np.float32, "float64": np.float64}.get(product.dtype)
     # acc ← acc / 2 + 1/2 stays a normal number
     numbers = np.full(2 * _LINE, 0.5, half) if half else np.ones(2 * _LINE, np.uint8)
-    operands, results = _aligned(2 * _LINE), _aligned(_LINE * threads)
+    operands, results = aligned(2 * _LINE, _LINE), aligned(_LINE * threads, _LINE)
     operands[:] = numbers.view(np.uint8)[: 2 * _LINE]
 
     def rate(count: int) -> float:
@@ -235,7 +236,7 @@ def _stream_text(kind: str, target: Target) -> str:
 
 def _memory_rates(threads: int) -> dict[str, Rate]:
     size = min(max(2 * _cached(), _SMALLEST), _LARGEST)
-    source, sink = _aligned(size), _aligned(size)
+    source, sink = aligned(size, _LINE), aligned(size, _LINE)
     source[:] = sink[:] = 1  # gives them memory
     rates = {}
     for kind in ("read", "copy", "copy past caches"):
@@ -279,12 +280,6 @@ class _Kernel:
 
 
 _kernel = cache(_Kernel)
-
-
-def _aligned(size: int) -> np.ndarray:
-    memory = np.zeros(size + _LINE, np.uint8)
-    start = -memory.ctypes.data % _LINE
-    return memory[start : start + size]
 
 
 def _timed(kernel: _Kernel, arguments: tuple[int, np.ndarray, np.ndarray], threads: int) -> float:

@@ -10,6 +10,7 @@ import pytest
 from mainspring.compile import codegen
 from mainspring.compile.target import Target, native
 from mainspring.runtime import team
+from mainspring.runtime.buffers import aligned
 from mainspring.tools import peak
 
 _AVX512 = Target("t", "x86_64-unknown-linux-gnu", "sapphirerapids", "", 32, 64, frozenset({"avx512", "bf16", "vnni"}))
@@ -40,7 +41,7 @@ def test_a_product_kernel_is_its_instruction_over_and_over(product: peak._Produc
 @pytest.mark.parametrize("kind", ["copy", "copy past caches"])
 def test_a_copy_copies(kind: str, threads: int) -> None:
     size = 8 * native().vector_bytes * 13
-    source, sink = peak._aligned(size), peak._aligned(size)
+    source, sink = aligned(size, peak._LINE), aligned(size, peak._LINE)
     source[:] = np.random.default_rng(0).integers(0, 256, size)
     words = (ctypes.c_int64 * 3)(size, source.ctypes.data, sink.ctypes.data)
     team.dispatch(peak._kernel(peak._stream_text(kind, native())).address, ctypes.addressof(words), threads)
@@ -49,7 +50,7 @@ def test_a_copy_copies(kind: str, threads: int) -> None:
 
 def test_a_read_reads_everything() -> None:
     size = 8 * native().vector_bytes * 5
-    source, sink = peak._aligned(size), peak._aligned(128)
+    source, sink = aligned(size, peak._LINE), aligned(128, peak._LINE)
     source[:] = np.random.default_rng(0).integers(0, 256, size)
     words = (ctypes.c_int64 * 3)(size, source.ctypes.data, sink.ctypes.data)
     team.dispatch(peak._kernel(peak._stream_text("read", native())).address, ctypes.addressof(words), 1)
