@@ -26,6 +26,7 @@ from functools import cached_property
 
 from mainspring.compile.blocking import Extents, blocking
 from mainspring.compile.choose import Decide
+from mainspring.compile.few import few_rows
 from mainspring.compile.fuse import Group
 from mainspring.compile.inline import at_flat, space_of
 from mainspring.compile.loopnest import Nest, collapse, lets, value_ref
@@ -38,6 +39,7 @@ from mainspring.compile.tiled import Tiled, apart, tree
 from mainspring.ir import scalar as s
 from mainspring.ir.graph import Node
 from mainspring.ir.scalar import Expr
+from mainspring.ops.contract import CHAINS
 from mainspring.ops.movement import ravel, unravel
 from mainspring.types.dtype import DType, int64
 
@@ -99,7 +101,7 @@ class Contraction:
         self.dims = self._classify()
         self.m, self.n = self.dims.extent(self.dims.rows), self.dims.extent(self.dims.columns)
         self.batch, self.k = self.dims.extent(self.dims.batch), self.dims.k
-        self.chunks = chunk_count(self.k)
+        self.chunks = 1 if self.root.op is CHAINS else chunk_count(self.k)
         self.chunk = -(-self.k // self.chunks)
         self.dtype: DType = self.product([s.var(f"d{i}", n) for i, n in enumerate(self.dims.domain)],
                                           s.var("k", self.k))[0].dtype
@@ -143,7 +145,8 @@ class Contraction:
 
     def kernels(self) -> tuple[list[Kernel], list[Buffer]]:
         if self.m <= STRIP_ROWS or self.n < LANES // 2 or self.k < 4:
-            return [self._strip()], []
+            streamed = few_rows(self) if self.m <= STRIP_ROWS and min(self.n, self.k) >= LANES else None
+            return [streamed or self._strip()], []
         return self._tiled()
 
     # ---------------------------------------------------------------------------------------------------- strips
@@ -164,14 +167,14 @@ class Contraction:
         place = [*outer, s.var("last", last)]  # in range, so that it is found without a remainder; `inside` says where it is
         inside = s.compare("lt", wide, last)
         parts = Buffer("parts", self.dtype, self.chunks * tile.acc.size, "scratch")
-        body = self._chained(k, tile, parts, tile.set(multiply_add(*self._body(domain, place, k, inside), tile.value)))
-        body.append(tile.over(*self._finish(tile, parts, domain, place, inside)))
+        body = self.chained(k, tile, parts, tile.set(multiply_add(*self._body(domain, place, k, inside), tile.value)))
+        body.append(tile.over(*self.finish(tile, parts, domain, place, inside)))
         flops = 2 * math.prod(domain) * self.k
         found = substitute_vars(tuple(body), {place[-1]: here, wide: here})
         return self.nest.kernel("strip", task.attr[1], task, found, self.group,
                                 (tile.acc, *([parts] if self.chunks > 1 else [])), flops)
 
-    def _chained(self, k: Expr, tile: Tile, parts: Buffer, step: Stmt) -> list[Stmt]:
+    def chained(self, k: Expr, tile: Tile, parts: Buffer, step: Stmt) -> list[Stmt]:
         """The chains over k: one, or one a chunk, whose results go to `parts`."""
         if self.chunks == 1:
             return [tile.clear(), For(k, s.const(0, int64), s.const(self.k, int64), (step,))]
@@ -181,7 +184,7 @@ class Contraction:
         return [For(c, s.const(0, int64), s.const(self.chunks, int64),
                     (tile.clear(), For(k, c * self.chunk, stop, (step,)), keep))]
 
-    def _finish(self, tile: Tile, parts: Buffer, domain: tuple[int, ...], place: Sequence[Expr],
+    def finish(self, tile: Tile, parts: Buffer, domain: tuple[int, ...], place: Sequence[Expr],
                 inside: Expr) -> list[Stmt]:
         """Sum the chunks, then the epilogue and the stores of one element."""
         total = tile.value if self.chunks == 1 else tree([load(parts, tile.place + c * tile.acc.size)

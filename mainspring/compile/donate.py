@@ -1,7 +1,8 @@
 """Donation: an output takes the memory of an input that the caller gave away, so that an update is in place.
 
 Allowed when everything that reads the input comes before the one kernel that writes the output, or is that kernel and reads
-each element at the very place where it then writes it.
+each element at the very place where it then writes it. An output that begins as a copy of an input which nobody reads later
+lives in that input, and the copy is left out.
 """
 
 from __future__ import annotations
@@ -29,16 +30,28 @@ def reuse_donated(
             written.setdefault(slot, []).append(at)
     free = dict.fromkeys(donated)
     homes: dict[Slot, Slot] = {}
+    left_out: set[int] = set()
     for out in outputs:
         writers = written.get(out, [])
-        if out.nbytes == 0 or len(writers) != 1 or touched[out][0] != writers[0] or not isinstance(steps[writers[0]], Run):
+        if out.nbytes == 0 or not writers or touched[out][0] != writers[0] or not isinstance(steps[writers[0]], Run):
             continue
         alike = [slot for slot in free if types[slot] == types[out]]
-        home = _home(steps[writers[0]], writers[0], out, alike, touched)  # type: ignore[arg-type]
+        if len(writers) == 1:
+            home = _home(steps[writers[0]], writers[0], out, alike, touched)  # type: ignore[arg-type]
+        else:
+            home = _copied(steps[writers[0]], writers[0], alike, touched)  # type: ignore[arg-type]
+            left_out.update([writers[0]] if home else [])
         if home is not None:
             del free[home]
             homes[out] = home
-    return [_moved(step, homes) for step in steps], [homes.get(out) for out in outputs]
+    kept = [step for at, step in enumerate(steps) if at not in left_out]
+    return [_moved(step, homes) for step in kept], [homes.get(out) for out in outputs]
+
+
+def _copied(first: Run, at: int, free: Iterable[Slot], touched: dict[Slot, list[int]]) -> Slot | None:
+    """The donated slot that the output begins as a copy of, when nobody reads that slot afterwards."""
+    source = first.views[0].slot
+    return source if first.kernel.name == "copy" and source in free and touched[source][-1] == at else None
 
 
 def _home(writer: Run, at: int, out: Slot, free: Iterable[Slot], touched: dict[Slot, list[int]]) -> Slot | None:

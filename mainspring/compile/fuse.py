@@ -6,6 +6,7 @@ Every value (see `inline`) goes into one `Group`:
   row       elementwise over rows × width, with reductions along each row and what is computed of them per row
   contract  a contraction, and elementwise work on its result (epilogue)
   reduce    any other reduction, with its epilogue
+  update    a window of a donated operand, replaced in place: alone
   template  an op with a template, or control flow: alone
 
 Nodes are taken in order; each joins the latest group of a producer that it reads at exactly the place it computes, unless
@@ -15,7 +16,7 @@ Fusion never changes arithmetic, only where values live.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from mainspring.compile.inline import Element, at_flat, flat_index, is_virtual, moves_only, space_of
@@ -126,8 +127,8 @@ def _padded(v: Node) -> list[Node]:
 class Fuser:
     """Groups the values of one graph."""
 
-    def __init__(self, graph: Graph):
-        self.graph = graph
+    def __init__(self, graph: Graph, updated: Collection[Node] = ()):
+        self.graph, self.updated = graph, updated
         self.nodes = graph.nodes()
         self.readers = users(graph)
         self.forced = self._forced()
@@ -170,6 +171,8 @@ class Fuser:
         space = space_of(v)
         if space is None:
             return "template"
+        if v in self.updated:
+            return "update"
         if not space.reduced:
             return "map"
         if contraction_operands(v, space):
@@ -267,7 +270,7 @@ class Fuser:
 
     def _joined(self, group: Group, v: Node, kind: str) -> tuple[str, int, int] | None:
         """(kind, rows, width) of the group with `v` in it, or None when `v` may not join."""
-        if group.kind == "template" or len(group.members) >= MAX_MEMBERS:
+        if group.kind in ("template", "update") or len(group.members) >= MAX_MEMBERS:
             return None
         if kind == "row":
             rows, width = v.type.size, _product(space_of(v).reduced)  # type: ignore[union-attr]
@@ -293,11 +296,14 @@ class Fuser:
         flat = s.var("flat", own)
         if kind != "row":
             return own == size and all(h.flat is flat for h in inside)
+        def here(h: Hit, place: Expr) -> bool:
+            return h.flat is place or (h.of.type.size == 1 and s.is_const(h.flat, 0))  # type: ignore[union-attr]
+
         if self.kinds[v] == "row":
             full = flat * width + s.var("col", width)
-            return own == rows and all(h.flat is (full if h.of.type.size != rows else flat) for h in inside)  # type: ignore[union-attr]
+            return own == rows and all(here(h, full if h.of.type.size != rows else flat) for h in inside)  # type: ignore[union-attr]
         if own == rows:
-            return all(h.of.type.size == rows and h.flat is flat for h in inside)  # type: ignore[union-attr]
+            return all(h.of.type.size == rows and here(h, flat) for h in inside)  # type: ignore[union-attr]
         if own != rows * width:
             return False
         if all(h.flat is flat for h in inside):
@@ -305,7 +311,7 @@ class Fuser:
         row, col = s.var("row", rows), s.var("col", width)
         place = row * width + col
         again = [h for h in self._reads_at(v, at_flat(v, place)) if h.of in members]
-        return all(h.flat is (row if h.of.type.size == rows else place) for h in again)  # type: ignore[union-attr]
+        return all(here(h, row if h.of.type.size == rows else place) for h in again)  # type: ignore[union-attr]
 
     def _join(self, group: Group, v: Node, shape: tuple[str, int, int], before: Iterable[Group]) -> None:
         group.kind, group.rows, group.width = shape

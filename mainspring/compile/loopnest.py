@@ -124,7 +124,7 @@ def map_kernel(nest: Nest, group: Group, decide: Decide) -> Kernel:
     if domain[-1] > LEAST_CHUNK:
         label, each = "x".join(map(str, domain)), _flops(stmts)
         chunk = decide(CHUNK, lambda: task_site("chunk", nest.problem(label, stmts, group), CHUNK, CHUNKS, domain, each))
-    return _tasked(nest, group, domain, dims, stmts, chunk)
+    return tasked(nest, group, domain, dims, stmts, chunk)
 
 
 def _map_body(nest: Nest, group: Group, domain: tuple[int, ...]) -> tuple[list[Stmt], list[Expr]]:
@@ -141,7 +141,7 @@ def _map_body(nest: Nest, group: Group, domain: tuple[int, ...]) -> tuple[list[S
     return stmts, dims
 
 
-def _tasked(nest: Nest, group: Group, domain: tuple[int, ...], dims: list[Expr], stmts: list[Stmt], chunk: int) -> Kernel:
+def tasked(nest: Nest, group: Group, domain: tuple[int, ...], dims: list[Expr], stmts: list[Stmt], chunk: int) -> Kernel:
     """Outer dims and chunks of the last one are dealt out as tasks; the last one is the vector loop."""
     last, flops = domain[-1], math.prod(domain) * _flops(stmts)
     chunks = -(-last // chunk)

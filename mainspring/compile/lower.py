@@ -1,6 +1,7 @@
 """From a graph to a program: the readable column of named passes.
 
-    prepare:  inline → simplify → fold constants → split long reductions → split and pad windows → simplify
+    prepare:  inline → simplify → fold constants → split long reductions → split products of few rows → split and pad windows
+              → simplify
     region:   fuse → choose kernels → loops        (bodies of control flow are regions of their own)
     plan:     donation → memory and barriers
 """
@@ -17,6 +18,7 @@ import numpy as np
 from mainspring.base import flags
 from mainspring.base.errors import CompileError
 from mainspring.compile import simplify, windows
+from mainspring.compile.chains import split_few_rows
 from mainspring.compile.choose import HEURISTIC, Chooser, Decide, Decision
 from mainspring.compile.contraction import contraction_kernels
 from mainspring.compile.donate import reuse_donated
@@ -29,6 +31,7 @@ from mainspring.compile.program import Program
 from mainspring.compile.target import Target
 from mainspring.compile.template import Call
 from mainspring.compile.templates import TEMPLATES
+from mainspring.compile.update import update_kernel, updated
 from mainspring.ir import scalar as s
 from mainspring.ir.graph import CONSTANT, INPUT, ITEM, Graph, Node
 from mainspring.ir.verify import verify
@@ -42,6 +45,7 @@ PASSES = (
     ("simplify", simplify.simplify),
     ("fold constants", simplify.fold_constants),
     ("split reductions", simplify.split_reductions),
+    ("split products of few rows", split_few_rows),
     ("split spread windows", windows.split_spread),
     ("pad windows", windows.pad_windows),
     ("simplify again", simplify.simplify),
@@ -94,7 +98,7 @@ def lower(graph: Graph, target: Target, donated: Sequence[int] = (), chooser: Ch
     lowering = _Lowering(target, len(graph.inputs) + len(graph.outputs), chooser)
     inputs = [Slot(t.nbytes, i) for i, t in enumerate(graph.input_types)]
     outputs = [Slot(t.nbytes, len(inputs) + i) for i, t in enumerate(graph.output_types)]
-    steps = lowering.region(graph, [View(x) for x in inputs], [View(x) for x in outputs])
+    steps = lowering.region(graph, [View(x) for x in inputs], [View(x) for x in outputs], donated=donated)
     types = dict(zip([*inputs, *outputs], [*graph.input_types, *graph.output_types], strict=True))
     steps, aliases = reuse_donated(steps, [inputs[i] for i in donated], outputs, types)
     program = plan(steps, lowering.bases, lowering.work)
@@ -129,16 +133,19 @@ class _Lowering:
         self.counter += 1
         return f"t{self.counter}"
 
-    def region(self, graph: Graph, inputs: Sequence[View], outputs: Sequence[View], repeated: bool = False) -> list[Step]:
-        """The steps that compute `graph` from `inputs` into `outputs`."""
-        return _Region(self, prepare(graph), inputs, outputs, repeated).steps()
+    def region(self, graph: Graph, inputs: Sequence[View], outputs: Sequence[View], repeated: bool = False,
+               donated: Sequence[int] = ()) -> list[Step]:
+        """The steps that compute `graph` from `inputs` into `outputs`; results may take over the inputs at `donated`."""
+        return _Region(self, prepare(graph), inputs, outputs, repeated, donated).steps()
 
 
 class _Region:
     """One graph on its way to steps. `repeated`: they are the body of a loop."""
 
-    def __init__(self, lowering: _Lowering, graph: Graph, inputs: Sequence[View], outputs: Sequence[View], repeated: bool):
+    def __init__(self, lowering: _Lowering, graph: Graph, inputs: Sequence[View], outputs: Sequence[View], repeated: bool,
+                 donated: Sequence[int] = ()):
         self.lowering, self.graph, self.repeated = lowering, graph, repeated
+        self.updated = updated(graph, {graph.inputs[i] for i in donated})
         self.views: dict[Node, View] = dict(zip(graph.inputs, inputs, strict=True))
         self.outputs = list(outputs)
         self.buffers: dict[Node, Buffer] = {}
@@ -147,7 +154,7 @@ class _Region:
 
     def steps(self) -> list[Step]:
         """Fuse, then lower each group."""
-        fuser = Fuser(self.graph)
+        fuser = Fuser(self.graph, self.updated)
         groups = fuser.run()
         for node, view in zip(self.graph.outputs, self.outputs, strict=True):
             if node.op not in (INPUT, CONSTANT) and node not in self.views:
@@ -199,6 +206,10 @@ class _Region:
     def _group(self, nest: Nest, group: Group) -> None:
         if group.kind == "template":
             self._template(group.members[0])
+        elif group.kind == "update":
+            of = group.members[0]
+            self.copy(self.view(of.inputs[0]), self.view(of), of.type)  # type: ignore[arg-type]
+            self.run(update_kernel(nest, group))
         elif group.size and group.stored:  # what nobody reads from memory is computed again by those who need it
             make = partial(self._make, nest, group)
             decide = Decide(self.lowering.chooser)

@@ -73,6 +73,27 @@ class Tile:
         return self.set(multiply_add(left, right, self.value))
 
 
+@dataclass(frozen=True, eq=False)
+class Column(Tile):
+    """A tile of one column, of scalars."""
+
+    @property
+    def columns(self) -> int:
+        return 1
+
+    @property
+    def place(self) -> Expr:
+        return self.i
+
+    def over(self, *stmts: Stmt) -> For:
+        return For(self.i, s.const(0, int64), s.const(self.rows, int64), stmts, "unroll")
+
+
 def multiply_add(a: Expr, b: Expr, c: Expr) -> Expr:
     """a·b + c, fused for floats."""
     return s.apply("fma", a, b, c) if c.dtype.kind == "float" else s.apply("add", s.apply("mul", a, b), c)
+
+
+def whole_lanes(extent: int) -> int:
+    """`extent` up to a multiple of LANES."""
+    return -(-extent // LANES) * LANES

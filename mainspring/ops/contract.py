@@ -107,6 +107,77 @@ CONTRACT = register(Op("contract", _contract_infer, _contract_reference, _contra
                        "Products of `a` and `b`, summed over the labels that `spec` (an einsum of two operands) leaves out."))
 
 
+# the chains of a product: what `contract` adds up (docs/numerics.md), each as a product of its own
+
+
+def _chains_infer(a: TensorType, b: TensorType, spec: str, dtype: DType, chunks: int) -> TensorType:
+    whole = _contract_infer(a, b, spec, dtype)
+    if a.shape[_labels(spec)[0].index(_reduced(spec))] % chunks:
+        raise ShapeError("chains", "chunks", "must divide the reduced dim", f"{chunks} of {a}, {b} by {spec!r}")
+    return TensorType((chunks, *whole.shape), dtype)
+
+
+def _reduced(spec: str) -> str:
+    """The one label that `spec` leaves out."""
+    la, _, lo = _labels(spec)
+    left = [c for c in la if c not in lo]
+    if len(left) != 1:
+        raise ShapeError("chains", "spec", "must leave out one label", spec)
+    return left[0]
+
+
+def _chunked(spec: str) -> tuple[str, str, str]:
+    """Labels of a, of b and of the result where the reduced dim is two, its chunks and their elements."""
+    chunk, element = [c for c in _ALPHABET if c not in spec][:2]
+    la, lb, lo = _labels(spec)
+    k = _reduced(spec)
+    return la.replace(k, chunk + element), lb.replace(k, chunk + element), chunk + lo
+
+
+def _halved(shape: Shape, labels: str, label: str, chunks: int) -> Shape:
+    """`shape` with the dim `label` as two, `chunks` of them."""
+    i = labels.index(label)
+    return (*shape[:i], chunks, shape[i] // chunks, *shape[i + 1:])
+
+
+def _chains_reference(a: np.ndarray, b: np.ndarray, spec: str, dtype: DType, chunks: int) -> np.ndarray:
+    k, (la, lb, _) = _reduced(spec), _labels(spec)
+    inner_a, inner_b, inner_out = _chunked(spec)
+    a, b = a.reshape(_halved(a.shape, la, k, chunks)), b.reshape(_halved(b.shape, lb, k, chunks))
+    return _contract_reference(a, b, f"{inner_a},{inner_b}->{inner_out}", dtype)
+
+
+def _chains_space(a: TensorType, b: TensorType, spec: str, dtype: DType, chunks: int) -> Space:
+    whole = _contract_space(a, b, spec, dtype)
+    size = whole.reduced[0] // chunks
+
+    def element(read: Callable[..., Any], chunk: Any, *index: Any) -> Any:
+        return whole.element(read, *index[:-1], chunk * size + index[-1])
+
+    return Space((chunks, *whole.extents), element, (size,), "sum")
+
+
+def _chains_vjp(ct: Value, out: Value, a: Value, b: Value, spec: str, dtype: DType, chunks: int) -> tuple[Any, Any]:
+    k, (la, lb, _) = _reduced(spec), _labels(spec)
+    inner_a, inner_b, inner_out = _chunked(spec)
+
+    def of_a() -> Any:
+        halved = reshape(b, _halved(b.shape, lb, k, chunks))
+        spec_a = f"{inner_out},{inner_b}->{inner_a}"
+        return reshape(bind(CONTRACT, cast_to(ct, b.dtype), halved, spec=spec_a, dtype=a.dtype), a.shape)
+
+    def of_b() -> Any:
+        halved = reshape(a, _halved(a.shape, la, k, chunks))
+        spec_b = f"{inner_a},{inner_out}->{inner_b}"
+        return reshape(bind(CONTRACT, halved, cast_to(ct, a.dtype), spec=spec_b, dtype=b.dtype), b.shape)
+
+    return of_a, of_b
+
+
+CHAINS = register(Op("chains", _chains_infer, _chains_reference, _chains_space, _chains_vjp,
+                     "`contract` before its `chunks` of the one reduced dim are added up: dim 0 of the result counts them."))
+
+
 def _pair(where: str, a: Any, b: Any) -> tuple[Value, Value]:
     x, y = promoted(where, a, b)
     require_kind(where, "x1", x.dtype, "numeric")

@@ -227,7 +227,7 @@ def _check_window(name: str, x: TensorType, sizes: Shape, starts: tuple[TensorTy
             raise ShapeError(name, f"starts[{k}]", "must be 0-d", str(start), "ms.dynamic_slice(x, (i, 0), (1, 4))")
 
 
-def _corner(read: Callable[..., Any], first: int, shape: Shape, sizes: Shape) -> list[s.Expr]:
+def corner(read: Callable[..., Any], first: int, shape: Shape, sizes: Shape) -> list[s.Expr]:
     """The start of the window in each dim, moved so far that the window lies inside."""
     return [_clamped(s.cast(read(first + k), int64), 0, n - m) for k, (n, m) in enumerate(zip(shape, sizes, strict=True))]
 
@@ -244,7 +244,7 @@ def _dynamic_slice_infer(x: TensorType, *starts: TensorType, sizes: Shape) -> Te
 
 def _dynamic_slice_space(x: TensorType, *starts: TensorType, sizes: Shape) -> Space:
     def element(read: Callable[..., Any], *dims: Any) -> Any:
-        return read(0, *[d + a for d, a in zip(dims, _corner(read, 1, x.shape, sizes), strict=True)])
+        return read(0, *[d + a for d, a in zip(dims, corner(read, 1, x.shape, sizes), strict=True)])
 
     return Space(sizes, element)
 
@@ -273,7 +273,7 @@ def _update_reference(x: np.ndarray, update: np.ndarray, *starts: np.ndarray) ->
 
 def _update_space(x: TensorType, update: TensorType, *starts: TensorType) -> Space:
     def element(read: Callable[..., Any], *dims: Any) -> Any:
-        places = [d - a for d, a in zip(dims, _corner(read, 2, x.shape, update.shape), strict=True)]
+        places = [d - a for d, a in zip(dims, corner(read, 2, x.shape, update.shape), strict=True)]
         guards = [s.both(s.compare("le", 0, p), s.compare("lt", p, m)) for p, m in zip(places, update.shape, strict=True)]
         inside = s.both(*guards)
         return s.where(inside, read(1, *places, guard=inside), read(0, *dims))

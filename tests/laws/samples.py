@@ -254,6 +254,12 @@ def _contract(draw: Draw) -> Iterator[Sample]:
         yield draw.sample(draw(9, 20), draw(20, 33), spec="ij,jk->ik", dtype=float32)
 
 
+@entry("chains")
+def _chains(draw: Draw) -> Iterator[Sample]:
+    yield draw.sample(draw(2, 12), draw(12, 33), spec="ik,kj->ij", dtype=draw.dtype, chunks=2)
+    yield draw.sample(draw(3, 2, 8), draw(3, 19, 8), spec="bik,bjk->bij", dtype=draw.dtype, chunks=4)
+
+
 @entry("conv")
 def _conv(draw: Draw) -> Iterator[Sample]:
     def case(

@@ -14,9 +14,9 @@ import math
 from mainspring.compile.loops import LANES, Buffer, Fold, Kernel, Let, Reduce, Stmt, load
 from mainspring.compile.simplify import REDUCE_CHUNK
 from mainspring.compile.template import Call
-from mainspring.compile.templates.heads import Chain, Column, Heads, along_tile, ceil_div
+from mainspring.compile.templates.heads import Chain, Heads, along_tile, ceil_div
 from mainspring.compile.templates.lines import loop, params, store
-from mainspring.compile.tile import Tile
+from mainspring.compile.tile import Column, Tile
 from mainspring.compile.tiled import tree
 from mainspring.ir.scalar import Expr, absolute, compare, const, exp, minimum, ref, var, where
 from mainspring.types.dtype import int64

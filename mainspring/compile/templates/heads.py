@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mainspring.compile.contraction import chunk_count
-from mainspring.compile.loops import LANES, Buffer, For, Stmt, Store, Write, load
+from mainspring.compile.loops import LANES, Buffer, Stmt, Store, Write, load
 from mainspring.compile.target import Target
 from mainspring.compile.template import Call
 from mainspring.compile.templates.lines import loop
@@ -149,24 +149,3 @@ class Chain:
 def ceil_div(x: Expr, n: int) -> Expr:
     """x / n, rounded up."""
     return (x + (n - 1)) // n
-
-
-@dataclass(frozen=True, eq=False)
-class Column(Tile):
-    """A tile of one column, of scalars."""
-
-    @property
-    def columns(self) -> int:
-        return 1
-
-    @property
-    def place(self) -> Expr:
-        return self.i
-
-    def over(self, *stmts: Stmt) -> For:
-        return loop(self.i, *stmts, role="unroll")
-
-
-def whole_lanes(extent: int) -> int:
-    """`extent` up to a multiple of LANES."""
-    return -(-extent // LANES) * LANES

@@ -30,14 +30,15 @@ class Fenced:
         self.address = begin + PAGE + (whole - nbytes if behind else 0)
 
 
-def run_fenced(function, arrays, behind):
-    """Run the compiled `function` with every operand and result in fenced memory."""
+def run_fenced(function, arrays, behind, donated=()):
+    """Run the compiled `function` with every operand and result in fenced memory; of `donated` operands results may live in."""
     graph = ms.jit(function).graph(*[ms.asarray(a) for a in arrays])
-    lowered = lower(graph, native())
+    lowered = lower(graph, native(), donated)
     held = [Fenced(a.nbytes, behind) for a in arrays]
     for fenced, a in zip(held, arrays, strict=True):
         ctypes.memmove(fenced.address, np.ascontiguousarray(a).ctypes.data, a.nbytes)
-    held += [Fenced(t.nbytes, behind) for t in graph.output_types]
+    held += [Fenced(t.nbytes, behind) if home is None else held[home]
+             for t, home in zip(graph.output_types, lowered.aliases, strict=True)]
     constants = [c.ctypes.data for c in lowered.constants]
     NativeProgram(lowered.program).run([*[f.address for f in held], *constants])
 
@@ -48,6 +49,14 @@ def normal(*shape):
 
 def transposed(a, b):
     return ms.matmul(ms.matrix_transpose(a), b)
+
+
+def turned(a, b):
+    return ms.matmul(a, ms.matrix_transpose(b))
+
+
+def replaced(x, window, i, j):
+    return ms.dynamic_update_slice(x, window, (i, j))
 
 
 def behind_a_bias(a, b):
@@ -66,14 +75,19 @@ def convolve(x, w):
     return ms.conv(x, w, stride=2, padding=1)
 
 
+FEW = [(1, 256, 300), (3, 300, 33), (2, 1100, 530), (3, 40, 2100)]
 PRODUCTS = [(m, k, n) for m in (1, 13, 40) for k in (7, 1500) for n in (1, 33, 70)]
 CASES = {
     **{f"{m}x{k}x{n}": (ms.matmul, (normal(m, k), normal(k, n))) for m, k, n in PRODUCTS},
     **{f"transposed {m}x{k}x{n}": (transposed, (normal(k, m), normal(k, n))) for m, k, n in PRODUCTS},
+    **{f"few {m}x{k}x{n}": (f, (normal(m, k), normal(n, k) if f is turned else normal(k, n)))
+       for f in (ms.matmul, turned) for m, k, n in FEW},
     "bias": (behind_a_bias, (normal(13, 40), normal(40, 33))),
     "attention": (gradients(attend), tuple(normal(2, 19, 3, 5) for _ in range(3))),
     "convolution": (gradients(convolve), (normal(2, 9, 9, 3), normal(3, 3, 3, 5))),
     "softmax": (gradients(ms.softmax), (normal(7, 37),)),
+    "window": (replaced, (normal(5, 37), normal(3, 7), np.int32(9), np.int32(99))),
+    "window in place": (replaced, (normal(5, 37), normal(3, 7), np.int32(9), np.int32(99)), (0,)),
 }
 
 
@@ -84,6 +98,7 @@ def test_kernels_stay_inside_their_operands(part, behind):
     code = ("import sys; from tests.unit.compile.test_bounds import CASES, run_fenced\n"
             f"for name in list(CASES)[{part}::4]:\n"
             "    print(name, flush=True)\n"
-            f"    run_fenced(*CASES[name], {behind})\n")
+            f"    function, arrays, *donated = CASES[name]\n"
+            f"    run_fenced(function, arrays, {behind}, *donated)\n")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{done.stdout.split(chr(10))[-2:]} {done.stderr[-800:]}"
