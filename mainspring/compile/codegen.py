@@ -8,6 +8,7 @@ compiled in contexts of their own and without the interpreter's lock, so two thr
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
 from ctypes import string_at
 from functools import cache
@@ -104,8 +105,16 @@ class Loaded:
             raise CompileError("load_object", "symbol", "no function of this name in the object", repr(symbol)) from error
 
 
-@cache
+_first = threading.Lock()  # two threads that load their first objects at once must not make two linkers
+
+
 def _jit() -> llvm.LLJIT:
+    with _first:
+        return _linker()
+
+
+@cache
+def _linker() -> llvm.LLJIT:
     return llvm.create_lljit_compiler(_machine(native()))
 
 
