@@ -10,6 +10,7 @@ the target), and which the heuristic takes (`blocking`). No choice changes a bit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -19,15 +20,40 @@ from mainspring.compile.target import Target
 from mainspring.types.dtype import DType
 
 COPIED = ("columns", "rows")  # ways of the left operand that copy it into the task's memory
-SHARES = 8  # tasks are to be dealt evenly to this many threads and to its divisors
-BARRIER = 4000  # cycles that a kernel more costs: a launch, a barrier, cold caches
-AROUND = 24  # cycles around the loop of a register tile
-TASK = 300  # cycles around a task
-FAR = 0.08  # cycles a byte that comes from beyond the second-level cache
-NEAR = 0.004  # the same for the second level
-CROSSING = 0.04  # the same for rows of a right operand that lie far apart: few sets of the first level hold them
-LINE = 64  # bytes that come together
-COPY = 0.4  # cycles an element that a task copies
+SHARES = (2, 8)  # threads that tasks are to be dealt to evenly
+WAYS = 8  # of a second-level cache: lines that lie its size / WAYS apart share a set of so many
+NEAR_BYTES = 128 << 10  # panels that a row tile goes through before the next tile
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Cycles that the parts of a product take, fitted to measured candidates (``python -m benchmarks.tuner fit``)."""
+
+    multiply: float = 0.5  # a vector of multiply-adds
+    load: float = 0.5  # a vector or an element of an operand, at one k
+    chain: float = 5.8  # at least so many for a k: sums that wait for themselves
+    step: float = 0.3  # a k, beside those
+    left: float = 0.13  # a byte of a row tile, at each panel, when tile and panel leave the first-level cache
+    right: float = 0.005  # the same for a byte of a panel, at each row tile
+    crossing: float = 0.022  # the same for a panel in place, whose rows lie far apart: few sets of the first level hold them
+    colliding: float = 0.1  # the same where the second level holds no more of them
+    left_first: float = 0.036  # a byte of the left operand, when it comes from afar
+    right_first: float = 0.016  # the same for the right one
+    chunk: float = 24.0  # a chain
+    keep: float = 1.06  # a vector of sums of a chain, cleared and kept
+    finish: float = 1.05  # a vector of sums on the way to the result
+    row: float = 6.0  # a row of the tile, on that way
+    columns: float = 2.6  # an element of a left operand that is copied across
+    rows: float = 0.4  # the same along
+    pack: float = 5.4  # a vector of a panel, packed by the task
+    pack_across: float = 15.0  # the same when it lies across
+    kernel: float = 13.0  # a vector of a panel, packed by a kernel before
+    kernel_across: float = 22.0  # the same when it lies across
+    barrier: float = 3700.0  # a kernel more
+    task: float = 500.0
+
+
+RATES = Rates()
 
 
 @dataclass(frozen=True)
@@ -117,44 +143,52 @@ def _parts(whole: int) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def cost(e: Extents, b: Blocking, target: Target) -> float:
-    """Cycles that the product takes on one of SHARES threads."""
-    size, each = e.dtype.itemsize, max(1, LANES * e.dtype.itemsize // target.vector_bytes)  # registers of one vector
+def cost(e: Extents, b: Blocking, target: Target, rates: Rates = RATES, shares: tuple[int, ...] = SHARES) -> float:
+    """Cycles that the product takes, summed over teams of so many threads."""
+    each = max(1, LANES * e.dtype.itemsize // target.vector_bytes)  # registers of one vector
     tiles, panels = -(-e.m // b.rows), -(-e.n // b.columns)
     tasks = e.batch * -(-tiles // b.tiles) * -(-panels // b.panels)
-    inner = b.tiles * b.panels * (e.k * _step(e, b, each, target) + _ends(e, b, each))
-    copies = e.k * (b.tiles * b.rows * COPY + (b.tiles * b.rows * size + LINE) * FAR) if e.way in COPIED else 0.0
-    if b.right == "task":
-        copies += b.panels * e.k * (b.vectors * each * 1.0 + b.columns * size * _distance(e, target) + 1)
-    total = (inner + copies + TASK) * -(-tasks // SHARES)  # those of the slowest thread
+    task = b.tiles * b.panels * (e.k * _step(e, b, each, target, rates) + _ends(e, b, each, rates)) \
+        + _first(e, b, each, target, rates) + rates.task
+    total = task * sum([-(-tasks // n) for n in shares])  # those of the slowest thread
     if b.right == "kernel" and not e.repeated:
-        total += e.of_right * panels * e.k * b.vectors * each * 2.5 / SHARES + BARRIER
+        packed = e.of_right * panels * e.k * b.vectors * each * (rates.kernel if e.direct else rates.kernel_across)
+        total += sum([packed / n + rates.barrier for n in shares])
     return total
 
 
-def _step(e: Extents, b: Blocking, each: int, target: Target) -> float:
+def _step(e: Extents, b: Blocking, each: int, target: Target, rates: Rates) -> float:
     """Cycles of one k of a register tile."""
     size, registers = e.dtype.itemsize, b.vectors * each
-    loads = b.rows * (2 if e.way == "bases" and b.rows > 8 else 1) + registers
     left, right = b.rows * size, b.columns * size
-    cycles = max(b.rows * registers / 2, loads / 2, 4.0) + 0.25
+    loads = b.rows * (2 if e.way == "bases" and b.rows > 8 else 1) + registers
+    cycles = max(b.rows * registers * rates.multiply, loads * rates.load, rates.chain) + rates.step
     if b.right == "place" and e.k * max(e.stride, right) > target.l1_bytes // 2:
-        cycles += right * CROSSING
-    elif e.k * right > target.l1_bytes // 2:
-        cycles += right * NEAR
-    if b.panels > 1 and b.tiles * left * e.k > target.l2_bytes // 2:
-        cycles += left * FAR
+        colliding = e.k * math.gcd(e.stride, target.l2_bytes // WAYS) > target.l2_bytes
+        cycles += right * (rates.colliding if colliding else rates.crossing)
+    if e.k * right > target.l1_bytes // 2:
+        cycles += right * rates.right
+    if e.k * (left + right) > target.l1_bytes // 2:
+        cycles += left * rates.left
     return cycles
 
 
-def _ends(e: Extents, b: Blocking, each: int) -> float:
+def _first(e: Extents, b: Blocking, each: int, target: Target, rates: Rates) -> float:
+    """Cycles in which a task meets its operands for the first time, and copies what it copies."""
+    left, right = b.tiles * b.rows * e.k, b.panels * e.k * b.columns  # elements
+    size = e.dtype.itemsize
+    again = -(-right * size // NEAR_BYTES) if left * size > target.l2_bytes // 2 else 1
+    cycles = left * size * again * rates.left_first + right * size * rates.right_first
+    if e.way in COPIED:
+        cycles += left * (rates.columns if e.way == "columns" else rates.rows)
+    if b.right == "task":
+        cycles += right // LANES * each * (rates.pack if e.direct else rates.pack_across)
+    return cycles
+
+
+def _ends(e: Extents, b: Blocking, each: int, rates: Rates) -> float:
     """Cycles of a register tile beside its steps: clearing, keeping the chunks, and what follows."""
     registers = b.rows * b.vectors * each
     direct = e.chunks == 1 and e.plain and e.m % b.rows == 0 and e.n % b.columns == 0
-    finish = registers if direct else registers * (2 + e.chunks) + 6 * b.rows
-    return AROUND * e.chunks + registers * e.chunks + finish
-
-
-def _distance(e: Extents, target: Target) -> float:
-    """Cycles a byte of the right operand, read for the first time."""
-    return NEAR if e.k * e.n * e.dtype.itemsize <= target.l2_bytes // 2 else FAR
+    finish = 0.0 if direct else registers * (1 + e.chunks) * rates.finish + rates.row * b.rows
+    return e.chunks * (rates.chunk + registers * rates.keep) + finish

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mainspring.compile.blocking import COPIED, Blocking
+from mainspring.compile.blocking import COPIED, NEAR_BYTES, Blocking
 from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, Store, Write, load
 from mainspring.compile.rename import substitute_vars
 from mainspring.compile.tile import Tile
@@ -23,7 +23,6 @@ from mainspring.ir.scalar import Expr
 from mainspring.ops.movement import ravel, unravel
 from mainspring.types.dtype import int64
 
-NEAR_BYTES = 128 << 10  # panels that a row tile goes through before the next tile
 PACK_BLOCK = 4096  # elements that a task of the packing kernel moves
 DEEP_BYTES = 64 << 10  # packed rows of a block of k that all row tiles of a task go through before the next block
 ZERO = s.const(0, int64)
