@@ -70,7 +70,8 @@ class _Canonical:
             name = self.buffers[buffer] = self.number("b")
             star = "*" if buffer in kernel.written else ""
             self.lines.append(f"{star}{name} {buffer.kind} {buffer.dtype.name} {buffer.size}")
-        self.lines.append(f"kernel {kernel.tasks} {self.expr(kernel.task)} {sorted(kernel.attributes.items(), key=str)}")
+        self.lines.append(f"kernel {kernel.tasks} {self.expr(kernel.task)} {sorted(kernel.attributes.items(), key=str)}"
+                          + (f" turn {self.buffers[kernel.turn]}" if kernel.turn is not None else ""))
         self.body(kernel.body, " ")
         return "\n".join(self.lines)
 

@@ -32,6 +32,7 @@ from mainspring.compile.loops import (
     While,
     children,
     expressions,
+    load,
 )
 from mainspring.compile.target import Target
 from mainspring.compile.vectormath.values import I1, I8, I32, I64, PTR, Value, constant, poison, type_of
@@ -86,10 +87,19 @@ class _Emitter(Values):
         self.pointers.update(zip(self.kernel.params, params, strict=True))
         self._place_scratch(scratch)
         start = self.b.block
-        self._loop(Value(self.b, begin), Value(self.b, end), 1, lambda i: self._with({self.kernel.task: i}, self.kernel.body))
+        number = self._order(Value(self.b, begin), Value(self.b, end))
+        self._loop(Value(self.b, begin), Value(self.b, end), 1,
+                   lambda i: self._with({self.kernel.task: number(i)}, self.kernel.body))
         self.b.ret_void()
         self.entry.branch(start)
         return self.function
+
+    def _order(self, begin: Value, end: Value) -> Callable[[Value], Value]:
+        """The task that is done in place of task `i`."""
+        if self.kernel.turn is None:
+            return lambda i: i
+        odd = (self.value(load(self.kernel.turn, 0)) & 1).eq(1)
+        return lambda i: odd.where(begin + end - 1 - i, i)
 
     # --------------------------------------------------------------------------------------------------------- memory
 

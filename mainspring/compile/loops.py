@@ -151,6 +151,7 @@ class Kernel:
     scratch: tuple[Buffer, ...] = ()  # buffers of kind "scratch" and "register" used by the body
     flops: int = 0
     attributes: dict[str, object] = field(default_factory=dict)
+    turn: Buffer | None = None  # an int64 param: where it holds an odd number, a thread does its tasks from the last on
 
 
 def children(stmt: Stmt) -> Iterator[Body]:

@@ -29,7 +29,7 @@ from mainspring.compile.loops import Buffer, For, Kernel, Store, Write, load
 from mainspring.compile.memory import BranchSteps, LoopSteps, RepeatSteps, Run, Slot, Step, View, plan
 from mainspring.compile.program import Program
 from mainspring.compile.target import Target
-from mainspring.compile.template import Call
+from mainspring.compile.template import Call, Rounds
 from mainspring.compile.templates import TEMPLATES
 from mainspring.compile.update import update_kernel, updated
 from mainspring.ir import scalar as s
@@ -255,8 +255,19 @@ class _Region:
         kernels = TEMPLATES[node.op.name](call)
         for buffer in call.temporaries:
             self.view_of[buffer] = View(Slot(buffer.size * buffer.dtype.itemsize))
-        for kernel in kernels:
-            self.run(kernel)
+        for item in kernels:
+            if isinstance(item, Rounds):
+                self._rounds(item)
+            else:
+                self.run(item)
+
+    def _rounds(self, rounds: Rounds) -> None:
+        """A launch of the same kernel for each number."""
+        var, before = self.lowering.fresh(), self.lowering.work
+        self.view_of[rounds.clock] = View(self.view_of[rounds.numbers].slot, 0, ((var, rounds.clock.dtype.itemsize),))
+        self.run(rounds.kernel)
+        self.lowering.work += (self.lowering.work - before) * (rounds.numbers.size - 1)
+        self.result.append(RepeatSteps(rounds.numbers.size, var, (self.result.pop(),), False))
 
     # ---------------------------------------------------------------------------------------------- control flow
 

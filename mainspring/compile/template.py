@@ -4,12 +4,13 @@
     def sort(call: Call) -> list[Kernel]: ...
 
 A template gets the buffers of the operands and results (dense, row-major) and gives kernels to be run one after the
-other, each complete before the next begins. Working memory that outlives a kernel comes from ``call.temporary``.
+other, each complete before the next begins; a kernel may be launched in `Rounds`. Working memory that outlives a kernel comes
+from ``call.temporary``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,13 +39,23 @@ class Call:
         return buffer
 
 
-TEMPLATES: dict[str, Callable[[Call], list[Kernel]]] = {}
+@dataclass(frozen=True, eq=False)
+class Rounds:
+    """`kernel` is launched once for each element of `numbers` (int64, a temporary), which it knows as its param `clock`."""
+
+    kernel: Kernel
+    clock: Buffer
+    numbers: Buffer
 
 
-def template(name: str) -> Callable[[Callable[[Call], list[Kernel]]], Callable[[Call], list[Kernel]]]:
+Template = Callable[[Call], Sequence[Kernel | Rounds]]
+TEMPLATES: dict[str, Template] = {}
+
+
+def template(name: str) -> Callable[[Template], Template]:
     """Register the loop nests of the op `name`."""
 
-    def enter(function: Callable[[Call], list[Kernel]]) -> Callable[[Call], list[Kernel]]:
+    def enter(function: Template) -> Template:
         TEMPLATES[name] = function
         return function
 

@@ -1,8 +1,13 @@
-"""What the sweeps of recurrent layers share: rows of the batch in blocks, each a task that goes through all steps by itself,
-and the product of a block's rows with the hidden weights.
+"""What the sweeps of recurrent layers share: how the batch and the units are dealt to tasks (`templates/dealing.py`), and the
+product of a task's rows with its columns of the hidden weights.
+
+    alone    a task takes some rows of the batch and all units through all steps by itself
+    rounds   a launch and a barrier for each step; a task makes some units, for some rows, out of the states of all units,
+             which lie in two halves of `left`: the tasks of a round read one and write the other
 
 The weights are packed once a call, in panels [k][vectors·LANES] as the product reads them. The inner loop runs down a chunk of
-one panel, which then lies in the first-level cache for all row tiles of the block.
+one panel, which then lies in the first-level cache for all row tiles of the task. Every other step begins with the panels (and
+tasks) that were last, because weights that do not fit the second-level cache would otherwise never be found there.
 
 Numerics are those of every product (compile/contraction.py): an FMA chain over k in each of `chunk_count(k)` chunks, a tree.
 """
@@ -13,32 +18,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mainspring.compile.contraction import chunk_count, tree
-from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, load
-from mainspring.compile.template import Call
+from mainspring.compile.loops import LANES, Buffer, For, If, Kernel, Let, Stmt, load
+from mainspring.compile.template import Call, Rounds
+from mainspring.compile.templates.dealing import Deal, deal, tile_heights
 from mainspring.compile.templates.lines import block_of, loop, params, store
 from mainspring.compile.tile import Tile
 from mainspring.ir import scalar as s
 from mainspring.ir.scalar import Expr
 from mainspring.types.dtype import DType, int64
 
-BLOCK_ROWS = 8  # rows of the batch that a task takes at most
 PACK_ROWS = 64  # rows of a panel that a task packs
-
-
-def tile_heights(rows: int, columns: int, accumulators: int) -> tuple[int, list[int]]:
-    """(vectors of a row tile, heights of the row tiles of a block): as many as the registers hold, of like heights."""
-    vectors = 1 if columns <= LANES or accumulators < 16 else 2
-    tiles = -(-rows // max(1, accumulators // vectors))
-    return vectors, [rows // tiles + (i < rows % tiles) for i in range(tiles)]
+Place = Callable[[Expr, Expr, Expr], Expr]  # of a weight at k, a gate, and a column of the gate
 
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """out (rows × columns) = left (rows × k) · weights; left and out are scratch, rows `left_stride`, `out_stride` apart."""
+    """out (rows × columns of a task) = left (rows × k) · weights, rows of left and out `left_stride` and `out_stride` apart.
+
+    The columns are those of `runs` gates, of each `length` neighbours: the whole of its `extent`, or the share of a task.
+    """
 
     rows: int
     k: int
-    columns: int
+    runs: int
+    length: int
+    extent: int
     dtype: DType
     vectors: int
     tiles: tuple[Tile, ...]
@@ -50,73 +54,103 @@ class Product:
     out_stride: int
 
     @classmethod
-    def of(cls, call: Call, rows: int, k: int, columns: int) -> Product:
-        """The product for a block of `rows`."""
+    def of(cls, call: Call, how: Deal, k: int, runs: int, units: int) -> Product:
+        """For a task of the deal; ``runs · units`` are the columns of the weights as this product sees them."""
         dtype = call.output_types[0].dtype
-        vectors, heights = tile_heights(rows, columns, call.target.accumulators(dtype))
+        length, extent = (how.units, units) if how.rounds else (runs * units, runs * units)
+        runs = runs if how.rounds else 1
+        vectors, heights = tile_heights(how.rows, runs * length, call.target.accumulators(dtype))
         wide = vectors * LANES
         left_stride = -(-k // LANES) * LANES + LANES  # rows begin in different sets of the cache
-        out_stride = -(-columns // wide) * wide
+        out_stride = -(-runs * length // wide) * wide
         tiles = tuple([Tile(height, vectors, dtype, f"acc{i}") for i, height in enumerate(heights)])
-        left, parts, out = (Buffer(name, dtype, size, "scratch") for name, size in (
-            ("left", rows * left_stride), ("parts", chunk_count(k) * rows * wide), ("out", rows * out_stride)))
-        packed = call.temporary("packed", dtype, k * out_stride)
-        return cls(rows, k, columns, dtype, vectors, tiles, left, parts, out, packed, left_stride, out_stride)
+        parts, out = (Buffer(name, dtype, size, "scratch") for name, size in (
+            ("parts", chunk_count(k) * how.rows * wide), ("out", how.rows * out_stride)))
+        left = call.temporary("left", dtype, 2 * how.blocks * how.rows * left_stride) if how.rounds else \
+            Buffer("left", dtype, how.rows * left_stride, "scratch")
+        packed = call.temporary("packed", dtype, how.groups * k * out_stride)
+        return cls(how.rows, k, runs, length, extent, dtype, vectors, tiles, left, parts, out, packed, left_stride, out_stride)
 
     @property
     def scratch(self) -> tuple[Buffer, ...]:
-        return (self.left, self.parts, self.out, *[tile.acc for tile in self.tiles])
+        parts = (self.parts,) if self.chunks > 1 else ()
+        return (*parts, self.out, *[tile.acc for tile in self.tiles])
+
+    @property
+    def chunks(self) -> int:
+        return chunk_count(self.k)
 
     @property
     def flops(self) -> int:
-        return 2 * self.rows * self.k * self.columns
+        return 2 * self.rows * self.k * self.runs * self.length
 
     @property
     def wide(self) -> int:
         """Columns of a panel."""
         return self.vectors * LANES
 
-    def pack(self, weight: Buffer, at: Callable[[Expr, Expr], Expr]) -> Kernel:
-        """The weights into panels; ``at(k, column)`` is the place in `weight`."""
-        panels, blocks, lane = self.out_stride // self.wide, -(-self.k // PACK_ROWS), s.var("lane", self.wide)
-        task = s.var("task", panels * blocks)
+    @property
+    def panels(self) -> int:
+        """Panels of a task."""
+        return self.out_stride // self.wide
+
+    def pack(self, weight: Buffer, at: Place) -> Kernel:
+        """The weights into panels."""
+        groups, blocks = -(-self.extent // self.length), -(-self.k // PACK_ROWS)
+        task = s.var("task", groups * self.panels * blocks)
         panel, (k, start, stop) = task // blocks, block_of(task % blocks, self.k, PACK_ROWS, "k")
-        column = panel * self.wide + lane
-        value = load(weight, at(k, column), s.compare("lt", column, self.columns))
-        copy = loop(lane, store(self.packed, (panel * self.k + k) * self.wide + lane, value), role="vector")
-        return Kernel("pack_weights", (weight, self.packed), frozenset([self.packed]), panels * blocks, task,
-                      (loop(k, copy, start=start, stop=stop),))
+        v, lane = s.var("v", self.vectors), s.var("lane", LANES)
+        first = (panel % self.panels) * self.wide + v * LANES
+        run, along = (first // self.length, first % self.length + lane) if self.length % LANES == 0 else \
+            ((first + lane) // self.length, (first + lane) % self.length)
+        if self.runs == 1:
+            run, along = s.const(0, int64), first + lane
+        column = (panel // self.panels) * self.length + along
+        inside = s.compare("lt", column, self.extent)
+        if self.runs > 1:
+            inside = s.apply("and", inside, s.compare("lt", run, self.runs))
+        copy = loop(lane, store(self.packed, (panel * self.k + k) * self.wide + v * LANES + lane,
+                                load(weight, at(k, run, column), inside)), role="vector")
+        return Kernel("pack_weights", (weight, self.packed), frozenset([self.packed]), task.attr[1], task,
+                      (loop(k, loop(v, copy, role="unroll"), start=start, stop=stop),))
 
-    def run(self, step: Expr) -> Stmt:
-        """out = left · weights. Every other step begins with the panels that were last: some of them are still in the cache."""
-        turn, r, lane = s.var("turn", self.out_stride // self.wide), s.var("row", self.rows), s.var("lane", self.wide)
+    def run(self, odd: Expr, group: Expr, base: Expr) -> Stmt:
+        """out = left (from `base` on) · weights of `group`, from the last panel on where the step is `odd`."""
+        turn = s.var("turn", self.panels)
         panel = s.ref("panel", int64)
-        chunks = chunk_count(self.k)
-        total = tree([load(self.parts, (c * self.rows + r) * self.wide + lane) for c in range(chunks)])
-        add = loop(lane, store(self.out, r * self.out_stride + panel * self.wide + lane, total), role="vector")
-        order = Let(panel, s.where(s.compare("eq", step % 2, 0), turn, turn.attr[1] - 1 - turn))
-        return loop(turn, order, self._chunks(panel, chunks), loop(r, add))
+        order = Let(panel, s.where(odd, self.panels - 1 - turn, turn) + group * self.panels)
+        home = self.wide * (panel - group * self.panels)
+        if self.chunks == 1:
+            return loop(turn, order, *self._chain(panel, base, s.const(0, int64), s.const(self.k, int64), self.out,
+                                                  lambda tile, row: (tile.i + row) * self.out_stride + home + tile.column))
+        c, length = s.var("chunk", self.chunks), -(-self.k // self.chunks)
+        stop = (c + 1) * length if self.k % self.chunks == 0 else s.minimum((c + 1) * length, self.k)
+        chain = loop(c, *self._chain(panel, base, c * length, stop, self.parts,
+                                     lambda tile, row: (c * self.rows + row) * self.wide + tile.place))
+        r, lane = s.var("row", self.rows), s.var("lane", self.wide)
+        total = tree([load(self.parts, (c * self.rows + r) * self.wide + lane) for c in range(self.chunks)])
+        add = loop(lane, store(self.out, r * self.out_stride + home + lane, total), role="vector")
+        return loop(turn, order, chain, loop(r, add))
 
-    def _chunks(self, panel: Expr, chunks: int) -> Stmt:
-        """The products of each chunk of a panel, into `parts`."""
-        c, k, length = s.var("chunk", chunks), s.var("k", self.k), -(-self.k // chunks)
-        stop = (c + 1) * length if self.k % chunks == 0 else s.minimum((c + 1) * length, self.k)
+    def _chain(self, panel: Expr, base: Expr, start: Expr, stop: Expr, to: Buffer,
+               place: Callable[[Tile, int], Expr]) -> list[Stmt]:
+        """The products of a panel with k from `start` to `stop`, each tile's to its `place`."""
+        k = s.var("k", self.k)
         stmts: list[Stmt] = []
         row = 0
         for tile in self.tiles:
-            step = tile.step(load(self.left, (tile.i + row) * self.left_stride + k),
+            step = tile.step(load(self.left, base + (tile.i + row) * self.left_stride + k),
                              load(self.packed, (panel * self.k + k) * self.wide + tile.column))
-            keep = tile.over(store(self.parts, (c * self.rows + row) * self.wide + tile.place, tile.value))
-            stmts += [tile.clear(), For(k, c * length, stop, (step,)), keep]
+            stmts += [tile.clear(), For(k, start, stop, (step,)), tile.over(store(to, place(tile, row), tile.value))]
             row += tile.rows
-        return loop(c, *stmts)
+        return stmts
 
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """A sweep to be lowered: `steps` over the rows of a batch, in blocks, of `units`. A task is a block.
+    """A sweep to be lowered: `steps` over the rows of a batch and some `units`, dealt to tasks as `how` says.
 
-    How many blocks there are follows from the batch, whatever runs them. One that reaches beyond it does its last row again.
+    Statements speak of row `r` and unit `u` of a task. `back`: whether it is the way back, from the last step to the first.
     """
 
     call: Call
@@ -124,60 +158,124 @@ class Sweep:
     batch: int
     units: int
     reverse: bool
-    block: Expr = field(init=False)
+    back: bool
+    how: Deal
+    product: Product
+    task: Expr = field(init=False)
     r: Expr = field(init=False)
-    unit: Expr = field(init=False)
+    u: Expr = field(init=False)
+    round: Expr = field(init=False)
+
+    @classmethod
+    def of(cls, call: Call, steps: int, batch: int, units: int, gates: int, back: bool) -> Sweep:
+        """The product of the way there has as many columns as there are gates, that of the way back as many k."""
+        how = deal(call.target, call.output_types[0].dtype, batch, units, gates, back)
+        product = Product.of(call, how, gates * units if back else units, 1 if back else gates, units)
+        return cls(call, steps, batch, units, call.static["reverse"], back, how, product)
 
     def __post_init__(self) -> None:
-        for name, extent in (("block", -(-self.batch // BLOCK_ROWS)), ("r", self.rows), ("unit", self.units)):
-            object.__setattr__(self, name, s.var(name, extent))
+        for name, value in (("task", s.var("task", self.how.tasks)), ("r", s.var("r", self.how.rows)),
+                            ("u", s.var("unit", self.how.units)), ("round", s.ref("round", int64))):
+            object.__setattr__(self, name, value)
 
     @property
-    def rows(self) -> int:
-        """Rows of a block."""
-        return -(-self.batch // -(-self.batch // BLOCK_ROWS))
+    def row(self) -> Expr:
+        """Row `r` as a row of the batch."""
+        return (self.task % self.how.blocks) * self.how.rows + self.r
+
+    @property
+    def unit(self) -> Expr:
+        """Unit `u` as one of all."""
+        return (self.task // self.how.blocks) * self.how.units + self.u
 
     def at(self, time: Expr | int | None, gates: int = 1, gate: int = 0) -> Expr:
-        """The place of row `r` and `unit` of a gate in a tensor (time, batch, gates · units); without time in (batch, …)."""
-        row = self.block * self.rows + self.r
-        if self.batch % self.rows:
-            row = s.minimum(row, self.batch - 1)
-        return ((row if time is None else row + time * self.batch) * gates + gate) * self.units + self.unit
+        """The place of row `r` and unit `u` of a gate in a tensor (time, batch, gates · units); without time in (batch, …)."""
+        return ((self.row if time is None else self.row + time * self.batch) * gates + gate) * self.units + self.unit
 
     def start(self) -> Expr:
-        """The place of row `r` and `unit` of what the sweep begins with, in T + 1 rows of it."""
+        """The place of row `r` and unit `u` of what the sweep begins with, in T + 1 rows of it."""
         return self.at(self.steps if self.reverse else 0)
 
     def around(self, time: Expr) -> tuple[Expr, Expr]:
-        """The places of row `r` and `unit` before and after the step at `time`, in T + 1 rows."""
+        """The places of row `r` and unit `u` before and after the step at `time`, in T + 1 rows."""
         return self.at(time + int(self.reverse)), self.at(time + int(not self.reverse))
 
-    def left(self, product: Product, gate: int = 0) -> Expr:
-        """The place of row `r` and `unit` of a gate in the product's left operand."""
-        return self.r * product.left_stride + self.unit + gate * self.units
+    def left(self, gate: int = 0) -> Expr:
+        """The place of row `r` and unit `u` of a gate in the left operand of the product that is next."""
+        row = self._half(self.round) + self.row * self.product.left_stride if self.how.rounds else \
+            self.r * self.product.left_stride
+        return row + self.unit + gate * self.units
 
-    def product(self, product: Product, gate: int = 0) -> Expr:
-        """The product of row `r` with the column of `unit` of a gate."""
-        return load(product.out, self.r * product.out_stride + self.unit + gate * self.units)
+    def _half(self, number: Expr) -> Expr:
+        """Where the half of `left` begins that is written in round `number`."""
+        return (number % 2) * (self.product.left.size // 2)
+
+    def made(self, gate: int = 0) -> Expr:
+        """The product of row `r` with the column of unit `u` of a gate."""
+        return load(self.product.out, self.r * self.product.out_stride + self.u + gate * self.how.units)
 
     def over(self, *stmts: Stmt) -> Stmt:
-        """`stmts` for each row `r` and each `unit`."""
-        return loop(self.r, loop(self.unit, *stmts, role="vector"))
+        """`stmts` for each row `r` and each unit `u`."""
+        rows = _within(self.batch, self.how.rows, self.row - self.r)
+        units = _within(self.units, self.how.units, self.unit - self.u)
+        return loop(self.r, loop(self.u, *stmts, role="vector", stop=units), stop=rows)
 
-    def kernel(self, product: Product, body: Callable[[Expr, Expr], Sequence[Stmt]],
-               around: tuple[Sequence[Stmt], Sequence[Stmt]], carried: Sequence[Buffer] = (), back: bool = False) -> Kernel:
-        """The first of `around`, ``body(step, time)`` for each step, from the last if `back`, and the second of `around`."""
+    def carried(self) -> tuple[Buffer, Expr]:
+        """A buffer for what a row and unit has from one step to the next, and its place there."""
+        if self.how.rounds:
+            return self.call.temporary("carried", self.product.dtype, self.batch * self.units), self.at(None)
+        return (Buffer("carried", self.product.dtype, self.how.rows * self.units, "scratch"), self.r * self.units + self.u)
+
+    def kernels(self, weight: Buffer, place: Place, cell: Callable[[Expr], Stmt], begin: Sequence[Stmt], end: Sequence[Stmt],
+                carried: Sequence[Buffer] = ()) -> list[Kernel | Rounds]:
+        """Packing, and the sweep: `begin`, ``cell(time)`` of all steps, `end`. `place`: of the weights."""
+        pack = self.product.pack(weight, place)
+        name = "sweep_back" if self.back else "sweep"
+        if not self.how.rounds:
+            return [pack, self._kernel(name, self._alone(cell, begin, end), carried, self.steps)]
+        clock, numbers = Buffer("clock", int64, 1), self.call.temporary("numbers", int64, self.steps + 1)
+        i = s.var("i", numbers.size)
+        count = Kernel("clock", (numbers,), frozenset([numbers]), 1, s.var("task", 1), (loop(i, store(numbers, i, i)),))
+        body = (Let(self.round, load(clock, 0)), *self._round(cell, begin, end))
+        return [pack, count, Rounds(self._kernel(name, body, carried, 1, clock), clock, numbers)]
+
+    def _kernel(self, name: str, body: Sequence[Stmt], carried: Sequence[Buffer], steps: int, *clock: Buffer) -> Kernel:
+        call, product = self.call, self.product
+        buffers = (product.left, *carried)
+        scratch = (*product.scratch, *[b for b in buffers if b.kind == "scratch"])
+        between = [b for b in buffers if b.kind == "param"]
+        return Kernel(name, params(call, product.packed, *between, *clock), frozenset([*call.outputs, *between]),
+                      self.how.tasks, self.task, tuple(body), scratch, self.how.tasks * steps * product.flops,
+                      turn=clock[0] if clock else None)
+
+    def _time(self, step: Expr) -> Expr:
+        return self.steps - 1 - step if self.reverse != self.back else step
+
+    def _alone(self, cell: Callable[[Expr], Stmt], begin: Sequence[Stmt], end: Sequence[Stmt]) -> list[Stmt]:
+        """All steps of a task."""
         step = s.var("step", self.steps)
-        time = self.steps - 1 - step if self.reverse != back else step
-        stmts = (*around[0], loop(step, *body(step, time)), *around[1])
-        tasks = self.block.attr[1]
-        return Kernel("sweep_back" if back else "sweep", params(self.call, product.packed), frozenset(self.call.outputs), tasks,
-                      self.block, stmts, (*product.scratch, *carried), tasks * self.steps * product.flops)
+        zero = s.const(0, int64)
+        halves = [self.product.run(s.compare("eq", step % 2, 1), zero, zero), cell(self._time(step))]
+        return [*begin, loop(step, *(reversed(halves) if self.back else halves)), *end]
+
+    def _round(self, cell: Callable[[Expr], Stmt], begin: Sequence[Stmt], end: Sequence[Stmt]) -> list[Stmt]:
+        """One of T + 1 rounds. There: `begin`, then product and cell. Back: `begin` and cell, product and cell, product and `end`."""
+        block, group = self.task % self.how.blocks, self.task // self.how.blocks
+        base = self._half(self.round + 1) + block * (self.how.rows * self.product.left_stride)
+        product = self.product.run(s.compare("eq", self.round % 2, 1), group, base)
+        first = s.compare("eq", self.round, 0)
+        if not self.back:
+            return [If(first, tuple(begin), (product, cell(self._time(self.round - 1))))]
+        return [If(first, tuple(begin), (product,)),
+                If(s.compare("lt", self.round, self.steps), (cell(self._time(self.round)),), tuple(end))]
+
+
+def _within(whole: int, share: int, first: Expr) -> Expr:
+    """How many of a task's `share` there are, of those from `first` on."""
+    return s.const(share, int64) if whole % share == 0 else s.minimum(share, whole - first)
 
 
 def zeros(buffer: Buffer) -> Stmt:
     """A scratch buffer of zeros."""
     i = s.var("i", buffer.size)
     return loop(i, store(buffer, i, s.const(0, buffer.dtype)), role="vector")
-
-
