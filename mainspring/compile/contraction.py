@@ -265,7 +265,8 @@ class Contraction:
         if parts is None:
             return "rows"
         terms, _ = s.affine(parts[0])
-        if parts[1].op == "mul" and parts[1].args[0] is k and terms.get(i, 0) == 1:
+        even = parts[1].op == "mul" and parts[1].args[0] is k
+        if terms.get(i, 0) == 1 and (even or not self._is_deep()):
             return "columns"
         return "place" if all(t is i or i not in set(s.walk(t)) for t in terms) else "bases"
 

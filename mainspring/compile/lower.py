@@ -18,6 +18,7 @@ import numpy as np
 from mainspring.base import flags
 from mainspring.base.errors import CompileError
 from mainspring.compile import simplify, windows
+from mainspring.compile.canonical import canonical
 from mainspring.compile.chains import split_few_rows
 from mainspring.compile.choose import HEURISTIC, Chooser, Decide, Decision
 from mainspring.compile.contraction import contraction_kernels
@@ -151,6 +152,7 @@ class _Region:
         self.buffers: dict[Node, Buffer] = {}
         self.view_of: dict[Buffer, View] = {}
         self.result: list[Step] = []
+        self.packed: dict[tuple[str, tuple[View, ...]], View] = {}  # panels by what was packed, and how
 
     def steps(self) -> list[Step]:
         """Fuse, then lower each group."""
@@ -219,7 +221,18 @@ class _Region:
             for buffer in between:
                 self.view_of[buffer] = View(Slot(buffer.size * buffer.dtype.itemsize))
             for kernel in kernels:
-                self.run(kernel)
+                if not self._done(kernel):
+                    self.run(kernel)
+
+    def _done(self, kernel: Kernel) -> bool:
+        """Whether another product had the same operand packed: its panels serve this one, too."""
+        if kernel.name != "pack":
+            return False
+        panels, = kernel.written
+        key = canonical(kernel), tuple([self.view_of[p] for p in kernel.params if p is not panels])
+        known = key in self.packed
+        self.view_of[panels] = self.packed.setdefault(key, self.view_of[panels])
+        return known
 
     def _make(self, nest: Nest, group: Group, decide: Decide) -> Made:
         if group.kind == "map":

@@ -172,7 +172,7 @@ class Tiled:
         """Where the left operand's places along k are no multiples of k (the windows of a convolution), a table of them."""
         of, k = self.of, self.k
         parts = apart(of.left_at(s.var("b", of.batch), s.var("m", of.m), k), k)
-        if parts is None or not set(s.affine(parts[1])[0]) - {k}:
+        if parts is None or of.way == "columns" or not set(s.affine(parts[1])[0]) - {k}:
             return [], []
         self.steps = Buffer("steps", int64, of.k)
         loop = For(k, ZERO, s.const(of.k, int64), (Store((Write(self.steps, k, parts[1]),)),), "vector")

@@ -276,13 +276,13 @@ def _gru_vjp(cts: Sequence[Value | None], outs: Sequence[Value], x: Value, w: Va
     given = zeros_like(states) if cts[0] is None else cts[0]
     d_gates, d_h = bind(GRU_GRAD, given, w, gates, states, reverse=reverse)
     units = w.shape[0]
-    d_q = slice_axis(d_gates, 2, 3 * units, 4 * units)
+    d_q, of_product, of_input = (slice_axis(d_gates, 2, *places) for places in ((0, units), (0, 3 * units), (units, 4 * units)))
 
     def d_w() -> Value:
-        d_rz, began = slice_axis(d_gates, 2, 0, 2 * units), before(states, reverse)
-        return concat([_product(began, d, "tbh,tbg->hg") for d in (d_rz, d_q)], axis=1)
+        q, r, z = _parts(_product(before(states, reverse), of_product, "tbh,tbg->hg"), 3)
+        return concat([r, z, q], axis=1)
 
-    return slice_axis(d_gates, 2, 0, 3 * units), d_w, d_h, *[lambda: sum_over(d_q, axis=(0, 1)) for _ in bias]
+    return of_input, d_w, d_h, *[lambda: sum_over(d_q, axis=(0, 1)) for _ in bias]
 
 
 GRU = register(Op("gru", _gru_infer, _gru_reference, Expand(_gru), _gru_vjp,
@@ -292,7 +292,8 @@ GRU = register(Op("gru", _gru_infer, _gru_reference, Expand(_gru), _gru_vjp,
 
 
 def _gru_grad(d_states: Any, w: Any, gates: Any, states: Any, *, reverse: bool) -> list[Any]:
-    back = permute_dims(w, (1, 0))
+    r, z, n = _parts(w, 3)
+    back = permute_dims(concat([n, r, z], axis=1), (1, 0))
 
     def step(dh: Any, xs: Any) -> Any:
         d_state, gates, h = xs
@@ -301,7 +302,7 @@ def _gru_grad(d_states: Any, w: Any, gates: Any, states: Any, *, reverse: bool) 
         dn = dh * (1.0 - z) * (1.0 - n * n)
         dr, dz, dq = dn * q * (r * (1.0 - r)), dh * (h - n) * (z * (1.0 - z)), dn * r
         kept = dh * z
-        return kept + _product(concat([dr, dz, dq], axis=1), back, "bg,gh->bh"), concat([dr, dz, dn, dq], axis=1)
+        return kept + _product(concat([dq, dr, dz], axis=1), back, "bg,gh->bh"), concat([dq, dr, dz, dn], axis=1)
 
     xs = (after(d_states, reverse), gates, before(states, reverse))
     dh, d_gates = scan(step, zeros_like(_row(states, 0)), xs, reverse=not reverse)
@@ -321,14 +322,15 @@ def _gru_grad_reference(d_states: Any, w: Any, gates: Any, states: Any, *, rever
         dh = dh + d_states[t + (not reverse)]
         dn = dh * (1 - z) * (1 - n * n)
         dr, dz, dq = dn * q * (r * (1 - r)), dh * (states[t + reverse] - n) * (z * (1 - z)), dn * r
-        d_gates[t] = np.concatenate([dr, dz, dn, dq], axis=1)
+        d_gates[t] = np.concatenate([dq, dr, dz, dn], axis=1)
         dh = dh * z + np.concatenate([dr, dz, dq], axis=1) @ w.T
     return d_gates, dh + d_states[-reverse]
 
 
 GRU_GRAD = register(Op("gru_grad", _gru_grad_infer, _gru_grad_reference, Expand(_gru_grad), _through(_gru_grad),
                        "The way back of `gru`: from the cotangents of the states, the weights, what was saved and the states "
-                       "to the cotangents of r, z and n before σ and tanh and of q, and that of h."))
+                       "to the cotangents of q, and of r, z and n before σ and tanh (neighbours are those of the product of h, "
+                       "and those of the input), and that of h."))
 
 
 def gru(x: Value, w: Value, h: Value, *bias: Value, reverse: bool = False) -> tuple[Value, Value]:

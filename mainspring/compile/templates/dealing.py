@@ -18,7 +18,8 @@ from mainspring.compile.target import Target
 from mainspring.types.dtype import DType
 
 TEAMS = (2, 8)  # threads to think of
-ROUND = 4000  # cycles of a launch and a barrier
+ROUND = 8000  # cycles of a launch and a barrier, and of waiting for the slowest
+WORTH = 1.25  # by how much rounds must seem better: whoever stops one thread stops all
 TASK = 300  # cycles around a task
 TILE = 40  # cycles around the loop of a register tile
 CELL = 8  # cycles of a vector of units, beside the product
@@ -93,4 +94,4 @@ def _step(target: Target, dtype: DType, size: tuple[int, int, int, bool], d: Dea
     chain = sum(max(rows * vectors * each / 2, LATENCY) for rows in heights)
     ends = len(heights) * chunk_count(k) * TILE
     task = panels * (k * max(chain, weights) + ends) + d.rows * -(-d.units // LANES) * each * CELL * gates + TASK
-    return tasks * task + (ROUND if d.rounds else 0)
+    return WORTH * (tasks * task + ROUND) if d.rounds else tasks * task

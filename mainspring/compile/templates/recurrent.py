@@ -124,12 +124,13 @@ def _gates(sweep: Sweep, names: _Names, time: Expr) -> list[Expr]:
     return [names(f"gate{q}", load(sweep.call.inputs[2], sweep.at(time, 4, q))) for q in range(4)]
 
 
-def _back_kernels(sweep: Sweep, carried: Buffer, place: Expr, cell: Cell, ends: Sequence[tuple[Buffer, Expr]]) -> Kernels:
-    """`ends`: the results of a row and unit that are there after the last step."""
+def _back_kernels(sweep: Sweep, carried: Buffer, place: Expr, cell: Cell, ends: Sequence[tuple[Buffer, Expr]],
+                  first: int = 0) -> Kernels:
+    """`ends`: the results of a row and unit that are there after the last step. `first`: the gate that `left` has first."""
     columns = sweep.product.k
     begin = [sweep.over(store(carried, place, s.const(0, carried.dtype))), zeros(sweep.product.out)]
     end = [sweep.over(store(buffer, sweep.at(None), value)) for buffer, value in ends]
-    return sweep.kernels(sweep.call.inputs[1], lambda k, _, unit: unit * columns + k,
+    return sweep.kernels(sweep.call.inputs[1], lambda k, _, unit: unit * columns + (k + first * sweep.units) % columns,
                          lambda time: sweep.over(*cell(time)), begin, end, [carried])
 
 
@@ -165,7 +166,7 @@ def lstm_grad(call: Call) -> Kernels:
 
 @template("gru_grad")
 def gru_grad(call: Call) -> Kernels:
-    """The cotangents of r, z and n before σ and tanh, and of q; z · dh goes past the product."""
+    """The cotangents of q, and of r, z and n before σ and tanh; z · dh goes past the product of the first three."""
     d_states, _, _, states = call.inputs
     d_gates, d_h = call.outputs
     if not states.size:
@@ -183,7 +184,7 @@ def gru_grad(call: Call) -> Kernels:
         dz = names("dz", dh * (load(states, began) - n) * (z * (1.0 - z)))
         dq = names("dq", dn * r)
         return names.store((carried, here, dh * z),
-                           *[(d_gates, sweep.at(time, 4, g), d) for g, d in enumerate((dr, dz, dn, dq))],
-                           *[(sweep.product.left, sweep.left(g), d) for g, d in enumerate((dr, dz, dq))])
+                           *[(d_gates, sweep.at(time, 4, g), d) for g, d in enumerate((dq, dr, dz, dn))],
+                           *[(sweep.product.left, sweep.left(g), d) for g, d in enumerate((dq, dr, dz))])
 
-    return _back_kernels(sweep, carried, here, cell, [(d_h, dh_after + load(d_states, sweep.start()))])
+    return _back_kernels(sweep, carried, here, cell, [(d_h, dh_after + load(d_states, sweep.start()))], first=2)

@@ -259,7 +259,7 @@ class Sweep:
         return [*begin, loop(step, *(reversed(halves) if self.back else halves)), *end]
 
     def _round(self, cell: Callable[[Expr], Stmt], begin: Sequence[Stmt], end: Sequence[Stmt]) -> list[Stmt]:
-        """One of T + 1 rounds. There: `begin`, then product and cell. Back: `begin` and cell, product and cell, product and `end`."""
+        """One of T + 1 rounds: `begin`, then product and cell; back: `begin` and cell, product and cell … and `end`."""
         block, group = self.task % self.how.blocks, self.task // self.how.blocks
         base = self._half(self.round + 1) + block * (self.how.rows * self.product.left_stride)
         product = self.product.run(s.compare("eq", self.round % 2, 1), group, base)

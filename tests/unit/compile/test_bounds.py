@@ -11,6 +11,7 @@ import pytest
 import mainspring as ms
 from mainspring.compile.lower import lower
 from mainspring.compile.target import native
+from mainspring.ops import recurrent
 from mainspring.runtime.native import NativeProgram
 
 PAGE = mmap.PAGESIZE
@@ -71,6 +72,14 @@ def attend(q, k, v):
     return ms.attention(q, k, v, causal=True)
 
 
+def remember(x, w, h):
+    return recurrent.lstm(x, w, h, h)[0]
+
+
+def permuted(x, d):
+    return ms.tensordot(ms.permute_dims(x, (1, 0, 2)), d, axes=((0, 1), (0, 1)))
+
+
 def convolve(x, w):
     return ms.conv(x, w, stride=2, padding=1)
 
@@ -85,6 +94,9 @@ CASES = {
     "bias": (behind_a_bias, (normal(13, 40), normal(40, 33))),
     "attention": (gradients(attend), tuple(normal(2, 19, 3, 5) for _ in range(3))),
     "convolution": (gradients(convolve), (normal(2, 9, 9, 3), normal(3, 3, 3, 5))),
+    "lstm": (gradients(remember), (normal(3, 9, 52), normal(13, 52), normal(9, 13))),
+    "lstm in rounds": (gradients(remember), (normal(2, 3, 1040), normal(260, 1040), normal(3, 260))),
+    "permuted": (permuted, (normal(6, 50, 40), normal(50, 6, 70))),
     "softmax": (gradients(ms.softmax), (normal(7, 37),)),
     "window": (replaced, (normal(5, 37), normal(3, 7), np.int32(9), np.int32(99))),
     "window in place": (replaced, (normal(5, 37), normal(3, 7), np.int32(9), np.int32(99)), (0,)),

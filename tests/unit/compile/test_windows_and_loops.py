@@ -24,6 +24,27 @@ def test_packing_of_weights_leaves_the_loop():
     assert "pack" in [i.kernel.name for i in program.instrs if isinstance(i, Launch)]
 
 
+def test_two_products_with_the_same_right_operand_pack_it_once():
+    def products(a, b, d):
+        return ms.matmul(ms.matrix_transpose(a), d), ms.matmul(ms.matrix_transpose(b), d)
+
+    operands = normal(300, 256), normal(300, 256), normal(300, 256)
+    program = lower(ms.jit(products).graph(*operands), by_name("x86-64-v3")).program
+    assert [i.kernel.name for i in program.instrs if isinstance(i, Launch)] == ["pack", "tile", "tile"]
+    for result, left in zip(ms.jit(products)(*operands), operands, strict=False):
+        assert result.numpy().tobytes() == ms.jit(ms.matmul)(ms.matrix_transpose(left), operands[2]).numpy().tobytes()
+
+
+def test_a_permuted_left_operand_changes_no_bit():
+    def gradient(x, d):
+        return ms.tensordot(ms.permute_dims(x, (1, 0, 2)), d, axes=((0, 1), (0, 1)))
+
+    x, d = normal(6, 50, 40), normal(50, 6, 70)
+    flat = ms.asarray(np.ascontiguousarray(x.numpy().transpose(1, 0, 2)).reshape(300, 40))
+    product = ms.jit(lambda a, b: ms.matmul(ms.matrix_transpose(a), b))(flat, ms.reshape(d, (300, 70)))
+    assert ms.jit(gradient)(x, d).numpy().tobytes() == product.numpy().tobytes()
+
+
 def test_forward_and_gradient_of_a_convolution_share_one_padded_array():
     def loss(w, x):
         return ms.sum(ms.conv(x, w, padding=1) ** 2)

@@ -11,8 +11,12 @@ import mainspring as ms
 from mainspring import nn
 from mainspring.autodiff.reverse import vjp
 from mainspring.base import flags
+from mainspring.compile.target import by_name
+from mainspring.compile.templates import sweep
+from mainspring.compile.templates.dealing import Deal, deal
 from mainspring.ir.bind import bind
 from mainspring.ir.op import OPS
+from mainspring.types.dtype import float32
 from tests.unit.numeric import assert_gradients
 
 SIZES = [(4, 16, 32), (1, 1, 7), (3, 13, 20), (2, 3, 300)]
@@ -63,6 +67,22 @@ def test_bytes_of_any_threads_and_any_part_of_the_batch(name):
         part = [a if i == 1 or a.ndim == 1 else np.ascontiguousarray(a[..., start:stop, :]) for i, a in enumerate(arrays)]
         for a, b in zip(results(name, part), want, strict=True):
             assert a.tobytes() == b[..., start:stop, :].tobytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bytes_of_any_deal(name, monkeypatch):
+    """Tasks of units and rows that do not come out even, a barrier after each step."""
+    for steps, reverse, how in ((1, False, Deal(25, 16, 2, 3, True)), (3, True, Deal(17, 32, 3, 2, True))):
+        arrays = operands(name, steps, 50, 40)
+        want = results(name, arrays, reverse, fallback=True)
+        with monkeypatch.context() as patch, flags.override(cache="", threads=3):
+            patch.setattr(sweep, "deal", lambda *_, how=how: how)
+            assert [r.tobytes() for r in results(name, arrays, reverse)] == [r.tobytes() for r in want]
+
+
+def test_few_rows_and_many_units_are_dealt_by_units():
+    small, wide, tall = (deal(by_name("x86-64-v3"), float32, *size, 4, False) for size in ((4, 32), (4, 512), (64, 512)))
+    assert not small.rounds and wide.rounds and wide.tasks >= 8 and not tall.rounds
 
 
 @pytest.mark.parametrize("create", [nn.LSTM.create, nn.GRU.create])
