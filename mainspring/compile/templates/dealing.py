@@ -3,7 +3,7 @@
 Numbers only, no loops. A sweep whose tasks are rows has no barriers, but each task reads all hidden weights in each step: from
 the third-level cache or from memory if they are many, for few rows. One whose tasks are units reads only its own ones, which
 may then stay in the second level, for all rows, and meets a barrier a step. `deal` counts the cycles of a step for each way,
-for two threads and for many, and takes the cheapest. No choice changes a bit of the result.
+for two threads and for more, and takes the cheapest. No choice changes a bit of the result.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from mainspring.compile.loops import LANES
 from mainspring.compile.target import Target
 from mainspring.types.dtype import DType
 
-TEAMS = (2, 8)  # threads to think of
+TEAMS = (2, 4)  # threads to think of
 ROUND = 8000  # cycles of a launch and a barrier, and of waiting for the slowest
-WORTH = 1.25  # by how much rounds must seem better: whoever stops one thread stops all
+WORTH = 1.4  # by how much rounds must seem better: whoever stops one thread stops all
 TASK = 300  # cycles around a task
 TILE = 40  # cycles around the loop of a register tile
 CELL = 8  # cycles of a vector of units, beside the product
 LATENCY = 4  # cycles from one multiply-add of an accumulator to the next
-FAR, NEAR = 10.0, 3.0  # cycles of a line of weights that comes from beyond the second level, from beyond the first
+FAR, NEAR = 7.0, 3.0  # cycles of a line of weights that comes from beyond the second level, from beyond the first
 ALONE_ROWS = 8  # rows of a task that goes through all steps by itself, at most
 ROUND_ROWS = 48  # rows of a task in a round, at most
 
