@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mainspring.autodiff.tape import wanted
-from mainspring.base import tree
+from mainspring.base import tree, treecode
 from mainspring.base.errors import ArgumentError, TraceError
-from mainspring.base.treecode import builder, taker
+from mainspring.base.treecode import MISSED, Writer
 from mainspring.interpret.eager import as_value
 from mainspring.interpret.staged import is_tracing, trace
-from mainspring.ir.bind import Value, context
+from mainspring.ir.bind import Value, borrowed, context
 from mainspring.ir.graph import Graph
 from mainspring.ops.control import call_graph
 from mainspring.runtime import build, eager_kernels, profile
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 
 TUNE_S = 60.0  # what tune=True stands for
+_ARRAYS = (np.ndarray, np.generic, bool, int, float)  # leaves that become tensors
 
 
 @dataclass
@@ -43,43 +44,67 @@ class _Trace:
     out_def: tree.TreeDef
     holes: dict[int, Any]
     donated: tuple[int, ...]
-    put: Callable[[Sequence[Any]], Any]
     executable: Executable | None = None
-    fast: _Fast | None = None  # made with the first call; it is code, and takes milliseconds to write
+    call: Call | None = None  # written with the first call: it is code, and takes milliseconds to write
+
+    def result(self, values: Sequence[Any], writer: Writer | None = None) -> Any:
+        """What the function gives, of the values of its tensors; with `writer` of their names, as an expression."""
+        rest = iter(values)
+        every = [(writer.constant(self.holes[i]) if writer else self.holes[i]) if i in self.holes else next(rest)
+                 for i in range(self.out_def.num_leaves)]
+        return treecode.build(self.out_def, every, writer) if writer else tree.unflatten(self.out_def, every)
 
 
-@dataclass
-class _Fast:
-    """The last call's trace, for a call of the same structure and types: straight-line code instead of a walk of the tree."""
+Call = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 
-    trace: _Trace
-    executable: Executable
-    take: Callable[[Any], list[Any] | None]
-    types: list[TensorType]
 
-    @classmethod
-    def of(cls, trace: _Trace, treedef: tree.TreeDef, values: list[Value | None]) -> _Fast | None:
-        """The fast way of `trace`; None when a leaf is not a tensor."""
-        if trace.holes or any(v is None for v in values) or trace.executable is None:
-            return None
-        return cls(trace, trace.executable, taker(treedef), [v._type for v in values])  # type: ignore[union-attr]
+def _written(trace: _Trace, executable: Executable, treedef: tree.TreeDef, leaves: list[Any]) -> Call | None:
+    """The whole call as straight-line code, for arguments as those of `leaves`; it gives MISSED for others.
 
-    def values(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Value] | None:
-        """The operands, or None when the call differs."""
-        leaves = self.take((args, kwargs))
-        if leaves is None:
-            return None
-        try:
-            for leaf, wanted_type in zip(leaves, self.types, strict=True):
-                if leaf._type is not wanted_type and leaf._type != wanted_type:
+    None when a leaf is not a tensor. What was a tensor is recognised by the identity of its type; the rest, and tensors
+    whose types are equal to those, go through `_fitting`.
+    """
+    if not all([isinstance(leaf, (Value, *_ARRAYS)) for leaf in leaves]):
+        return None
+    writer = Writer()
+    names = [name for part, child in zip(("args", "kwargs"), treedef.children, strict=True)
+             for name in treecode.take(child, part, writer)]
+    types = [writer.constant(node.type) for node in trace.graph.inputs[: len(names)]]
+    tensors = [(name, type_) for name, type_, leaf in zip(names, types, leaves, strict=True) if isinstance(leaf, Value)]
+    every, fit = ", ".join(names), writer.constant(_fitting)
+    writer.lines += [
+        f"try: known = {len(tensors) == len(names) and ' and '.join([f'{x}._type is {t}' for x, t in tensors])}",
+        "except AttributeError: known = False",
+        "if not known:",
+        f"    found = {fit}(({every},), ({', '.join(types)},))",
+        "    if found is None: return MISSED",
+        f"    {every}, = found",
+    ] if names else []
+    captured = [writer.constant(value) for value in trace.captured]
+    writer.lines.append(f"return {trace.result(executable.write([*names, *captured], writer), writer)}")
+    return writer.function("def function(args, kwargs):")
+
+
+def _fitting(leaves: Sequence[Any], types: Sequence[TensorType]) -> list[Value] | None:
+    """The leaves as values of these types, for the length of a call; None when one is something else."""
+    found = []
+    for leaf, wanted_type in zip(leaves, types, strict=True):
+        if isinstance(leaf, Value):
+            if leaf._type is not wanted_type:
+                if leaf._type != wanted_type:
                     return None
-        except AttributeError:  # a leaf that is not a tensor; an array becomes one
-            if not all([isinstance(leaf, (Value, np.ndarray)) for leaf in leaves]):
+                leaf._type = wanted_type  # the next time it is recognised at once
+        elif type(leaf) is np.ndarray and leaf.dtype is wanted_type.dtype.numpy and leaf.flags.c_contiguous \
+                and leaf.flags.aligned and leaf.shape == wanted_type.shape:
+            leaf = borrowed(leaf, wanted_type)
+        elif isinstance(leaf, _ARRAYS):
+            leaf = as_value(leaf, "jit")
+            if leaf._type != wanted_type:
                 return None
-            leaves = [as_value(leaf, "jit") for leaf in leaves]
-            if [leaf._type for leaf in leaves] != self.types:
-                return None
-        return leaves + list(self.trace.captured) if self.trace.captured else leaves
+        else:
+            return None
+        found.append(leaf)
+    return found
 
 
 class Jitted:
@@ -91,14 +116,14 @@ class Jitted:
         self.function = function
         self.static_argnums, self.static_argnames, self.donate, self.tune = static_argnums, static_argnames, donate, tune
         self._traces: dict[Any, _Trace] = {}
-        self._last: _Fast | None = None
+        self._last: Call | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         last = self._last
         if last is not None and not context.recorders and len(context.interpreters) == 1:
-            operands = last.values(args, kwargs)
-            if operands is not None:
-                return last.trace.put(last.executable(operands))
+            result = last(args, kwargs)
+            if result is not MISSED:
+                return result
         if is_tracing():
             return self.function(*args, **kwargs)
         statics, dynamic, named = self._separate(args, kwargs)
@@ -111,20 +136,15 @@ class Jitted:
             raise _unhashable(self.function, leaves, statics) from error
         if found is None:
             found = self._traces[full_key] = self._trace(leaves, values, treedef, statics, dynamic)
-        inputs = [v for v in values if v is not None]
-        operands = [*inputs, *found.captured]
+        operands = [*[v for v in values if v is not None], *found.captured]
         if wanted(operands):
-            results: Sequence[Value] = call_graph(found.graph, operands)
-        else:
-            results = self._run(found, operands)
-            if found.fast is None and not statics:
-                found.fast = _Fast.of(found, treedef, values)
-            self._last = found.fast
-        if not found.holes:
-            return found.put(results)
-        rest = iter(results)
-        count = len(results) + len(found.holes)
-        return tree.unflatten(found.out_def, [found.holes[i] if i in found.holes else next(rest) for i in range(count)])
+            return found.result(call_graph(found.graph, operands))
+        if found.executable is None:
+            found.executable = build(found.graph, found.donated, self.tune)
+            found.call = None if statics else _written(found, found.executable, treedef, leaves)
+        self._last = found.call
+        result = MISSED if found.call is None else found.call(args, kwargs)
+        return found.result(found.executable(operands)) if result is MISSED else result
 
     def graph(self, *args: Any, **kwargs: Any) -> Graph:
         """The graph that a call with these arguments runs."""
@@ -171,7 +191,7 @@ class Jitted:
             structure.append(out_def)
             results = []
             for i, leaf in enumerate(out_leaves):
-                if isinstance(leaf, (Value, np.ndarray, np.generic, bool, int, float)):
+                if isinstance(leaf, (Value, *_ARRAYS)):
                     results.append(as_value(leaf, "jit"))
                 else:
                     holes[i] = leaf
@@ -180,8 +200,7 @@ class Jitted:
         traced = trace(flat, [v._type for v in values if v is not None])
         if any(v._frame is not None for v in traced.captured):
             raise TraceError("jit", "function", "captured a traced tensor of another trace", "", "pass it as an argument")
-        return _Trace(traced.graph, traced.captured, structure[-1], holes, self._donated(values, dynamic),
-                      builder(structure[-1]))
+        return _Trace(traced.graph, traced.captured, structure[-1], holes, self._donated(values, dynamic))
 
     def _donated(self, values: list[Value | None], dynamic: tuple[Any, ...]) -> tuple[int, ...]:
         """Positions, among the tensor inputs, of the leaves of donated arguments."""
@@ -196,11 +215,6 @@ class Jitted:
                 leaf += 1
         return tuple(found)
 
-    def _run(self, found: _Trace, operands: Sequence[Value]) -> list[Value]:
-        if found.executable is None:
-            found.executable = build(found.graph, found.donated, self.tune)
-        return found.executable(operands)
-
 
 def _signature(leaves: list[Any]) -> tuple[list[Value | None], tuple[Any, ...]]:
     """For each leaf its value, or None when it is static; and the guard."""
@@ -210,7 +224,7 @@ def _signature(leaves: list[Any]) -> tuple[list[Value | None], tuple[Any, ...]]:
         if isinstance(leaf, Value):
             values.append(leaf)
             key.append(leaf._type)
-        elif isinstance(leaf, (np.ndarray, np.generic, bool, int, float)):
+        elif isinstance(leaf, _ARRAYS):
             value = as_value(leaf, "jit")
             values.append(value)
             key.append(value._type)

@@ -1,48 +1,52 @@
 """Trees taken apart and put together by code written for one structure.
 
-A jitted call of fifty leaves spends its time in walking the tree. With this you get, for one `TreeDef`, a function that takes
-exactly such trees apart (and gives None for any other), and one that puts leaves back, each a straight line of Python.
+A jitted call of fifty leaves would spend its time in walking the tree. With this you can write (`Writer`) a function as a
+straight line of Python that takes trees of exactly one `TreeDef` apart (`take`), does something with the leaves, and puts
+others together (`build`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mainspring.base.tree import TreeDef, static_names
 
+MISSED = object()  # what written code gives for a tree that it does not serve
+
 
 class Writer:
-    """Source lines, and the objects they name."""
+    """The lines of a function, and the objects they name."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.names: dict[str, Any] = {"new": object.__new__, "setattr_": object.__setattr__}
+        self.names: dict[str, Any] = {"new": object.__new__, "setattr_": object.__setattr__, "MISSED": MISSED}
         self.count = 0
 
     def fresh(self) -> str:
+        """A name for a variable."""
         self.count += 1
         return f"x{self.count}"
 
     def constant(self, value: Any) -> str:
+        """The name of an object."""
         name = f"c{len(self.names)}"
         self.names[name] = value
         return name
 
     def function(self, head: str) -> Callable[..., Any]:
+        """The function that begins with `head`, a line that calls it `function`."""
         source = "\n".join([head, *[f"    {line}" for line in self.lines]])
         exec(compile(source, "<treecode>", "exec"), self.names)
         return self.names["function"]
 
 
-def taker(treedef: TreeDef) -> Callable[[Any], list[Any] | None]:
-    """A function giving the leaves of a tree of exactly this structure, and None for any other."""
-    writer = Writer()
+def take(treedef: TreeDef, name: str, writer: Writer) -> list[str]:
+    """Names of the leaves of the tree `name`, after lines that return MISSED for a tree of any other structure."""
     leaves: list[str] = []
-    _take(treedef, "tree", writer, leaves)
-    writer.lines.append(f"return [{', '.join(leaves)}]")
-    return writer.function("def function(tree):")
+    _take(treedef, name, writer, leaves)
+    return leaves
 
 
 def _take(treedef: TreeDef, name: str, writer: Writer, leaves: list[str]) -> None:
@@ -51,43 +55,41 @@ def _take(treedef: TreeDef, name: str, writer: Writer, leaves: list[str]) -> Non
         leaves.append(name)
         return
     if kind is type(None):
-        writer.lines.append(f"if {name} is not None: return None")
+        writer.lines.append(f"if {name} is not None: return MISSED")
         return
-    writer.lines.append(f"if type({name}) is not {writer.constant(kind)}: return None")
+    writer.lines.append(f"if type({name}) is not {writer.constant(kind)}: return MISSED")
     if kind in (list, tuple, dict) or issubclass(kind, tuple):
-        writer.lines.append(f"if len({name}) != {len(treedef.keys)}: return None")
+        writer.lines.append(f"if len({name}) != {len(treedef.keys)}: return MISSED")
     else:
         for field, value in zip(static_names(kind), treedef.statics, strict=True):
             own, wanted = f"{name}.{field}", writer.constant(value)
-            writer.lines.append(f"if {own} is not {wanted} and {own} != {wanted}: return None")
-    for position, (key, child) in enumerate(zip(treedef.keys, treedef.children, strict=True)):
-        inner = writer.fresh()
-        if kind is dict:
-            wanted = writer.constant(key)
-            writer.lines.append(f"if {wanted} not in {name}: return None")
-            writer.lines.append(f"{inner} = {name}[{wanted}]")
-        elif kind in (list, tuple) or issubclass(kind, tuple):
-            writer.lines.append(f"{inner} = {name}[{position}]")
-        else:
-            writer.lines.append(f"{inner} = {name}.{key}")
-        _take(child, inner, writer, leaves)
+            writer.lines.append(f"if {own} is not {wanted} and {own} != {wanted}: return MISSED")
+    inner = [writer.fresh() for _ in treedef.children]
+    if kind is dict:
+        for name_of, wanted in zip(inner, map(writer.constant, treedef.keys), strict=True):
+            writer.lines.append(f"if {wanted} not in {name}: return MISSED")
+            writer.lines.append(f"{name_of} = {name}[{wanted}]")
+    elif kind in (list, tuple) or issubclass(kind, tuple):
+        if inner:
+            writer.lines.append(f"{', '.join(inner)}, = {name}")
+    else:
+        writer.lines += [f"{name_of} = {name}.{field}" for name_of, field in zip(inner, treedef.keys, strict=True)]
+    for child, name_of in zip(treedef.children, inner, strict=True):
+        _take(child, name_of, writer, leaves)
 
 
-def builder(treedef: TreeDef) -> Callable[[Sequence[Any]], Any]:
-    """A function putting a list of leaves back into a tree of this structure."""
-    writer = Writer()
-    result = _build(treedef, writer, iter(range(treedef.num_leaves)))
-    writer.lines.append(f"return {result}")
-    return writer.function("def function(leaves):")
+def build(treedef: TreeDef, leaves: Sequence[str], writer: Writer) -> str:
+    """A tree of this structure with the leaves so named, as an expression; what it needs before is written."""
+    return _build(treedef, writer, iter(leaves))
 
 
-def _build(treedef: TreeDef, writer: Writer, numbers: Any) -> str:
+def _build(treedef: TreeDef, writer: Writer, leaves: Iterator[str]) -> str:
     kind = treedef.kind
     if kind is None:
-        return f"leaves[{next(numbers)}]"
+        return next(leaves)
     if kind is type(None):
         return "None"
-    parts = [_build(child, writer, numbers) for child in treedef.children]
+    parts = [_build(child, writer, leaves) for child in treedef.children]
     if kind is list:
         return f"[{', '.join(parts)}]"
     if kind is tuple:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -125,19 +125,17 @@ def memory_value(memory: np.ndarray, address: int, type_: TensorType) -> Value:
     return value
 
 
-def values_maker(types: Sequence[TensorType], offsets: Sequence[int] | None = None) -> Callable[[Any, Any], list[Value]]:
-    """A function that makes a `memory_value` of each of `types`: of (memories, addresses), or of (memory, start) at `offsets`.
+def write_memory_value(name: str, type_: TensorType, memory: str, address: str, writer: Writer) -> None:
+    """The line that sets `name` to what `memory_value` would give: calls of many small results spend their time there."""
+    writer.lines.append(f"{name} = new({writer.constant(_value_class)}); {name}._held = {name}._frame = None; "
+                        f"{name}._type = {writer.constant(type_)}; {name}._memory = {memory}; {name}._address = {address}")
 
-    It is straight-line code (see `base.treecode`): a call with many small results spends most of its time here.
-    """
-    writer = Writer()
-    kind = writer.constant(_value_class)
-    for i, type_ in enumerate(types):
-        memory, address = (f"memory[{i}]", f"start[{i}]") if offsets is None else ("memory", f"start + {offsets[i]}")
-        writer.lines.append(f"v{i} = new({kind}); v{i}._held = v{i}._frame = None; v{i}._type = {writer.constant(type_)}; "
-                            f"v{i}._memory = {memory}; v{i}._address = {address}")
-    writer.lines.append(f"return [{', '.join([f'v{i}' for i in range(len(types))])}]")
-    return writer.function("def function(memory, start):")
+
+def borrowed(array: np.ndarray, type_: TensorType) -> Value:
+    """A value of a row-major `array` that somebody else owns, for the length of a call that only reads it."""
+    value = new_value(array, type_)
+    value._address = array.__array_interface__["data"][0]
+    return value
 
 
 def current() -> Interpreter:

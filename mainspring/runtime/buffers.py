@@ -1,27 +1,37 @@
 """Memory of results: on cache lines, and given back to a pool, so that a large result is not new pages every time.
 
-With this you can ask for memory (`allocate`). A block of POOLED bytes or more returns to the pool when nobody refers to it any
-more, neither a tensor nor a NumPy view of it; the pool keeps at most POOL_BYTES and gives a block to the next result of its
-size. The system hands out and zeroes fresh pages at a few GB/s, which would cost an elementwise kernel more than its work.
+With this you can ask for memory (`allocate`), or for a function that gives pieces of one size (`supplier`). A block of POOLED
+bytes or more returns to the pool when nobody refers to it any more, neither a tensor nor a NumPy view of it; the pool keeps at
+most POOL_BYTES and gives a block to the next result of its size. The system hands out and zeroes fresh pages at a few GB/s,
+which would cost an elementwise kernel more than its work.
 """
 
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
+from collections import defaultdict, deque
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 ALIGNMENT = 64  # bytes: a full vector, a cache line
 POOLED = 1 << 16
 POOL_BYTES = 1 << 28
+KEPT = 3  # pieces that a supplier keeps: two that a loop alternates between, and one that outlives them
 _PAGE = 4096
 
 _free: defaultdict[int, list[np.ndarray]] = defaultdict(list)
 _kept = 0  # bytes in the pool
 
 
-_ALONE = 3  # references to the memory of a dying block that nobody else sees: the block's, the local name, the question
+def _alone() -> int:
+    """What Python counts of memory that one object holds, and the local name that is asked about."""
+    memory, _ = piece = (np.empty(1, np.uint8), 0)
+    return sys.getrefcount(memory) if piece else 0
+
+
+_ALONE = _alone()
 
 
 class _Block(np.ndarray):
@@ -42,6 +52,36 @@ def allocate(nbytes: int) -> tuple[np.ndarray, int]:
     memory = np.empty(nbytes + ALIGNMENT, np.uint8) if nbytes < POOLED else _pooled(nbytes)
     start = memory.__array_interface__["data"][0]
     return memory, start + -start % ALIGNMENT
+
+
+def supplier(nbytes: int) -> Callable[[], tuple[np.ndarray, int]]:
+    """A function that gives memory of `nbytes` as `allocate` does, and small memory again once nobody else refers to it.
+
+    It keeps the last few pieces that it gave. A loop that drops a result when it has the next one stays in one or two of them,
+    which costs no allocation and finds them in the first-level cache.
+    """
+    if nbytes + ALIGNMENT >= POOLED:
+        return partial(allocate, nbytes)
+    kept: deque[tuple[np.ndarray, int]] = deque()
+    take, keep, references, tries = kept.popleft, kept.append, sys.getrefcount, range(KEPT)
+
+    def supply() -> tuple[np.ndarray, int]:
+        for _ in tries:
+            try:
+                memory, start = piece = take()  # no other thread sees it now
+            except IndexError:
+                break
+            free = references(memory) == _ALONE
+            keep(piece)
+            if free:
+                return memory, start
+        memory, start = allocate(nbytes)
+        keep((memory, start))
+        if len(kept) > KEPT:
+            take()
+        return memory, start
+
+    return supply
 
 
 def aligned(nbytes: int, alignment: int = ALIGNMENT) -> np.ndarray:

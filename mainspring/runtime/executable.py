@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ import numpy as np
 
 from mainspring.base import flags
 from mainspring.base.errors import CompileError
+from mainspring.base.treecode import Writer
 from mainspring.compile import choose
 from mainspring.compile.choose import HEURISTIC, Chooser
 from mainspring.compile.lower import Lowered, lower
@@ -28,11 +29,11 @@ from mainspring.compile.program import describe
 from mainspring.compile.target import Target, chosen
 from mainspring.interpret.eager import escaped, wrap
 from mainspring.interpret.reference import run_reference
-from mainspring.ir.bind import Value, memory_value, values_maker
+from mainspring.ir.bind import Value, memory_value, write_memory_value
 from mainspring.ir.graph import Graph
 from mainspring.ir.text import show
 from mainspring.runtime import kernel_cache, tuning
-from mainspring.runtime.buffers import ALIGNMENT, allocate
+from mainspring.runtime.buffers import ALIGNMENT, allocate, supplier
 from mainspring.runtime.native import NativeProgram
 from mainspring.runtime.python_program import PythonProgram
 from mainspring.types.dtype import as_dtype
@@ -44,9 +45,12 @@ class Executable(Protocol):
 
     def __call__(self, values: Sequence[Value]) -> list[Value]: ...
 
+    def write(self, operands: Sequence[str], writer: Writer) -> list[str]:
+        """The call as lines of a written function, on the values so named; gives names of the results."""
+        ...
+
 
 SHARED_BYTES = 1 << 14  # results up to this size share one piece of memory, larger ones get their own
-SLAB_BYTES = 1 << 13  # the least that is asked of NumPy at once, for a few calls
 
 
 def _address(value: Value) -> int:
@@ -63,9 +67,7 @@ def _address(value: Value) -> int:
 
 def private(value: Value) -> Value:
     """A copy of `value` in memory that nobody else can see, as a compiled function would have made it: it can be donated."""
-    memory, address = allocate(value._type.nbytes)
-    ctypes.memmove(address, value._address or _address(value), value._type.nbytes)
-    return memory_value(memory, address, value._type)
+    return memory_value(*_copied(value._address or _address(value), value._type.nbytes), value._type)
 
 
 class NativeExecutable:
@@ -75,68 +77,102 @@ class NativeExecutable:
                  donated: Sequence[int]):
         self.program, self.aliases, self.donated = program, list(aliases), donated
         self.constants = list(constants)
-        self.fixed = [c.__array_interface__["data"][0] for c in self.constants]
-        self.types = graph.output_types
-        self.small, self.shared = [], 0
-        for i, (t, alias) in enumerate(zip(self.types, self.aliases, strict=True)):
-            if alias is None and t.nbytes <= SHARED_BYTES:
-                self.small.append((i, self.shared))
-                self.shared += -(-max(t.nbytes, 1) // ALIGNMENT) * ALIGNMENT
-        placed = {i for i, _ in self.small}
-        self.large = [(i, t.nbytes) for i, t in enumerate(self.types) if i not in placed and self.aliases[i] is None]
-        self.reused = [(i, alias) for i, alias in enumerate(self.aliases) if alias is not None]
-        self.pieces: list[tuple[np.ndarray, int]] = []  # memory for the small results of the next calls
-        self.plain = len(self.small) == len(self.types) and not donated  # every result lies in the shared memory
-        self.offsets = [offset for _, offset in self.small]
-        self.make = values_maker(self.types, self.offsets if self.plain else None)
+        self.inputs, self.types = len(graph.inputs), graph.output_types
+        self.run = program.function([c.__array_interface__["data"][0] for c in self.constants])
 
     def __call__(self, values: Sequence[Value]) -> list[Value]:
-        addresses = [v._address or _address(v) for v in values]
-        if self.plain:
-            memory, start = self._piece()
-            places = [start + offset for offset in self.offsets]
-            self.program.run([*addresses, *places, *self.fixed])
-            return self.make(memory, start)
-        memories: list[Any] = [None] * len(self.types)
-        places = [0] * len(self.types)
-        if self.small:
-            memory, start = self._piece()
-            for i, offset in self.small:
-                memories[i], places[i] = memory, start + offset
-        for i, nbytes in self.large:
-            memories[i], places[i] = allocate(nbytes)
+        return self._call(values)
+
+    @cached_property
+    def _call(self) -> Callable[[Sequence[Value]], list[Value]]:
+        writer = Writer()
+        operands = [writer.fresh() for _ in range(self.inputs)]
+        if operands:
+            writer.lines.append(f"{', '.join(operands)}, = values")
+        writer.lines.append(f"return [{', '.join(self.write(operands, writer))}]")
+        return writer.function("def function(values):")
+
+    def write(self, operands: Sequence[str], writer: Writer) -> list[str]:
+        """Addresses of the operands, memory for the results, the call, and the results as values."""
+        find, run = writer.constant(_address), writer.constant(self.run)
+        writer.constant(self)  # keeps the program and its constants
+        addresses = [f"{x}._address or {find}({x})" for x in operands]
         if self.donated:
-            self._take_over(values, addresses, memories, places)
-        self.program.run([*addresses, *places, *self.fixed])
+            addresses = self._named(addresses, writer)
+        places = self._memory(writer) | self._taken_over(operands, addresses, writer)
+        writer.lines.append(f"{run}({', '.join([*addresses, *[places[i][1] for i in range(len(self.types))]])})")
         for source in self.donated:  # only now: memory that no result took over is read until here
-            values[source]._held, values[source]._memory, values[source]._address = None, None, 0
-        return self.make(memories, places)
+            x = operands[source]
+            writer.lines.append(f"{x}._held = {x}._memory = None; {x}._address = 0")
+        results = [writer.fresh() for _ in self.types]
+        for i, (name, type_) in enumerate(zip(results, self.types, strict=True)):
+            write_memory_value(name, type_, *places[i], writer)
+        return results
 
-    def _piece(self) -> tuple[np.ndarray, int]:
-        """Memory for the small results of one call."""
-        try:
-            return self.pieces.pop()
-        except IndexError:
-            count = max(1, SLAB_BYTES // max(self.shared, ALIGNMENT))
-            memory, start = allocate(count * self.shared)
-            self.pieces += [(memory, start + i * self.shared) for i in range(1, count)]
-            return memory, start
+    def _named(self, expressions: list[str], writer: Writer) -> list[str]:
+        names = [writer.fresh() for _ in expressions]
+        writer.lines += [f"{name} = {x}" for name, x in zip(names, expressions, strict=True)]
+        return names
 
-    def _take_over(self, values: Sequence[Value], addresses: list[int], memories: list[Any], places: list[int]) -> None:
+    def _memory(self, writer: Writer) -> dict[int, tuple[str, str]]:
+        """New memory for the results that take over none: (memory, address) of each as expressions."""
+        places, shared = {}, 0
+        memory, start = writer.fresh(), writer.fresh()
+        for i, t in enumerate(self.types):
+            if self.aliases[i] is None and t.nbytes <= SHARED_BYTES:
+                places[i] = memory, f"{start} + {shared}"
+                shared += -(-max(t.nbytes, 1) // ALIGNMENT) * ALIGNMENT
+        if places:
+            writer.lines.append(f"{memory}, {start} = {writer.constant(supplier(shared))}()")
+        for i, t in enumerate(self.types):
+            if self.aliases[i] is None and i not in places:
+                places[i] = writer.fresh(), writer.fresh()
+                writer.lines.append(f"{', '.join(places[i])} = {writer.constant(supplier(t.nbytes))}()")
+        return places
+
+    def _taken_over(self, operands: Sequence[str], addresses: list[str], writer: Writer) -> dict[int, tuple[str, str]]:
         """Donated memory that nobody else can see is used in place; what was seen, or came from outside, is copied once."""
-        twice = {a for a, count in Counter(addresses).items() if count > 1} if len(set(addresses)) < len(addresses) else ()
-        for i, source in self.reused:
-            value, address = values[source], addresses[source]
-            if value._held is not None or address % ALIGNMENT or address in twice:
-                memory, own = allocate(value._type.nbytes)
-                ctypes.memmove(own, address, value._type.nbytes)
-                memories[i], addresses[source] = memory, own
-            else:
-                memories[i] = value._memory
-            places[i] = addresses[source]
+        reused = [(i, source) for i, source in enumerate(self.aliases) if source is not None]
+        if not reused:
+            return {}
+        twice, repeated, copy = writer.fresh(), writer.constant(_repeated), writer.constant(_copied)
+        every = ", ".join(addresses)
+        writer.lines.append(f"{twice} = () if len({{{every}}}) == {len(addresses)} else {repeated}(({every},))")
+        places = {}
+        for i, source in reused:
+            x, address, memory = operands[source], addresses[source], writer.fresh()
+            mine = f"{x}._held is None and not {address} % {ALIGNMENT} and {address} not in {twice}"
+            writer.lines.append(f"if {mine}: {memory} = {x}._memory")
+            writer.lines.append(f"else: {memory}, {address} = {copy}({address}, {self.types[i].nbytes})")
+            places[i] = memory, address
+        return places
 
 
-class PythonExecutable:
+def _repeated(addresses: Sequence[int]) -> set[int]:
+    """Those that are there more than once."""
+    return {a for a, count in Counter(addresses).items() if count > 1}
+
+
+def _copied(address: int, nbytes: int) -> tuple[np.ndarray, int]:
+    """New memory with what lies at `address`."""
+    memory, own = allocate(nbytes)
+    ctypes.memmove(own, address, nbytes)
+    return memory, own
+
+
+class _Called:
+    """An executable that written code calls with its operands as a list."""
+
+    types: tuple[TensorType, ...]
+
+    def write(self, operands: Sequence[str], writer: Writer) -> list[str]:
+        """One line, the call."""
+        results = writer.fresh()
+        writer.lines.append(f"{results} = {writer.constant(self)}([{', '.join(operands)}])")
+        return [f"{results}[{i}]" for i in range(len(self.types))]
+
+
+class PythonExecutable(_Called):
     """The same program through the Python emitter; donated inputs are copied, so that results never share memory."""
 
     def __init__(self, graph: Graph, lowered: Lowered, donated: Sequence[int]):
@@ -153,18 +189,17 @@ class PythonExecutable:
         return _given(values, self.donated, outs, self.types)
 
 
-class ReferenceExecutable:
+class ReferenceExecutable(_Called):
     """The references, node by node."""
 
     def __init__(self, graph: Graph, donated: Sequence[int]):
-        self.graph, self.donated = graph, donated
+        self.graph, self.donated, self.types = graph, donated, graph.output_types
 
     def __call__(self, values: Sequence[Value]) -> list[Value]:
         with np.errstate(all="ignore"):
             results = run_reference(self.graph, [v._data for v in values])
-        types = self.graph.output_types
-        outs = [np.array(r, dtype=t.dtype.numpy, order="C").reshape(t.shape) for r, t in zip(results, types, strict=True)]
-        return _given(values, self.donated, outs, types)
+        outs = [np.array(r, dtype=t.dtype.numpy, order="C").reshape(t.shape) for r, t in zip(results, self.types, strict=True)]
+        return _given(values, self.donated, outs, self.types)
 
 
 def _given(values: Sequence[Value], donated: Sequence[int], outs: Sequence[np.ndarray],

@@ -11,7 +11,7 @@ import json
 import os
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -27,7 +27,7 @@ from mainspring.compile.emit_program import emit_entry, emit_program, kernel_tab
 from mainspring.compile.loops import Kernel
 from mainspring.compile.program import Program, kernels
 from mainspring.compile.target import Target, native
-from mainspring.runtime import team
+from mainspring.runtime import entry, team
 from mainspring.runtime.buffers import aligned
 
 ALONE_NS = 60_000  # a program that takes less runs on the caller's thread: waking the team would cost more than it brings
@@ -156,6 +156,14 @@ class NativeProgram:
         else:
             team.dispatch(self._address, call.args, threads)
         self._free.append(call)
+
+    def function(self, fixed: Sequence[int]) -> Callable[..., Any]:
+        """`run` as a function of addresses one by one, before those of `fixed`. It does not keep the program alive."""
+        if self.alone:
+            self._own = _Call(self.code)
+            return entry.function(self._address, self.code.bases - len(fixed), self._own.arena.ctypes.data,
+                                  self._own.scratch.ctypes.data, fixed)
+        return lambda *pointers: self.run((*pointers, *fixed))
 
     def to_bytes(self) -> bytes:
         """The compiled program as bytes, for `from_bytes` in a process on the same kind of machine."""

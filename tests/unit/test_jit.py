@@ -342,7 +342,7 @@ def test_calls_with_arrays_write_no_code_again(monkeypatch):
     f = ms.jit(lambda tree: {"y": tree["a"] * 2 + tree["b"]})
     arrays = {"a": np.arange(4, dtype=np.float32), "b": ms.ones((4,))}
     f(arrays)
-    monkeypatch.setattr(sys.modules["mainspring.jit"], "taker", None)
+    monkeypatch.setattr(sys.modules["mainspring.jit"], "_written", None)
     np.testing.assert_array_equal(f(arrays)["y"], arrays["a"] * 2 + 1)
     np.testing.assert_array_equal(f({"a": ms.ones((4,)), "b": arrays["a"]})["y"], arrays["a"] + 2)
     monkeypatch.undo()

@@ -1,6 +1,7 @@
 """The pool of result memory: blocks come back when nobody refers to them, and not before."""
 
 import gc
+import threading
 
 import numpy as np
 
@@ -52,3 +53,50 @@ def test_results_that_are_kept_are_never_overwritten():
     gc.collect()
     assert [float(y[0]) for y in results] == [float(i + 1) for i in range(0, 20, 3)]
     assert all((a == i + 1).all() for i, a in arrays)
+
+
+def test_a_supplier_gives_a_piece_again_once_nobody_refers_to_it():
+    supply = buffers.supplier(100)
+    memory, first = supply()
+    view = np.ndarray((4,), np.float32, memory, first - memory.__array_interface__["data"][0])[1:]
+    del memory
+    second, other = supply()
+    assert other != first  # the view still shows it
+    del view, second
+    assert {supply()[1], supply()[1]} == {first, other}
+
+
+def test_a_supplier_keeps_few_pieces_and_none_that_is_large():
+    supply = buffers.supplier(100)
+    held = [supply() for _ in range(10)]
+    assert len({start for _, start in held}) == 10
+    starts = {start for _, start in held}
+    del held
+    kept = {supply()[1] for _ in range(10)}
+    assert kept <= starts and len(kept) <= buffers.KEPT
+    buffers.clear()
+    large = buffers.supplier(SIZE)
+    memory, first = large()
+    del memory
+    assert buffers.allocate(SIZE)[1] == first  # it went to the pool
+
+
+def test_small_results_that_are_kept_are_never_overwritten_by_any_thread():
+    f = ms.jit(lambda x: x + 1)
+    wrong = []
+
+    def work(seed: int) -> None:
+        kept = []
+        for i in range(400):
+            x = np.full(5, seed * 1000 + i, np.float32)
+            y = f(x)
+            kept.append((i, y if i % 2 else y.numpy()[1:]))
+            kept = kept[-3:] if i % 7 else kept[:1]
+            wrong.extend([i for i, z in kept if float(z[0]) != seed * 1000 + i + 1])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
