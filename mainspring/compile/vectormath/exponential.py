@@ -21,36 +21,50 @@ def keep_zero(x: Value, result: Value) -> Value:
     return x.eq(0).where(x, result)
 
 
-def power_of_two(n: Value, t: Format) -> Value:
-    """2^n of the integer n, for a normal result."""
-    return ((n + t.bias) << t.mantissa).bits(t.elem)
-
-
-def scale(x: Value, n: Value, t: Format) -> Value:
-    """x * 2^n in two steps, each a power of two that exists: right up to the largest and the subnormal results."""
-    half = n >> 1
-    return x * power_of_two(half, t) * power_of_two(n - half, t)
-
-
 def nearest(x: Value, t: Format) -> tuple[Value, Value]:
     """`x` rounded to an integer, as a float and as an integer; |x| must be small."""
     shifted = x + t.magic
     return shifted - t.magic, shifted.bits(t.integer) - shifted.like(t.magic).bits(t.integer)
 
 
-def reduce_exp(x: Value, t: Format) -> tuple[Value, Value]:
-    """x = n ln2 + r with |r| <= ln2 / 2: r and the integer n."""
-    whole, n = nearest(x * t.log2e, t)
-    r = (-whole).fma(t.ln2_hi, x)
-    return (-whole).fma(t.ln2_lo, r), n
+def reduce_exp(x: Value, t: Format, more: int = 0) -> tuple[Value, Value]:
+    """x = n ln2 + r with |r| <= ln2 / 2: r, and n + more in the low bits of an integer, the high ones being of no use."""
+    magic = t.magic + more
+    shifted = x.fma(t.log2e, magic)
+    less = shifted.like(magic) - shifted
+    return less.fma(t.ln2_lo, less.fma(t.ln2_hi, x)), shifted.bits(t.integer)
+
+
+def reduced_expm1(r: Value, t: Format) -> Value:
+    """e^r - 1 of a reduced r, good enough to add 1 to it."""
+    return (r * r).fma(polynomial(r, t.exp), r)
+
+
+def scale(m: Value, n: Value, x: Value, t: Format) -> Value:
+    """(1 + m) 2^(n - 2 bias), n in the low bits of an integer, for any `x` of the exponent's sign.
+
+    One factor is a power of two that is large for positive x and small for negative, the other one is what is missing: this is
+    right up to the largest and the subnormal results.
+    """
+    factor = (x.bits(t.integer) < 0).where(x.like(2.0 ** -(t.bias // 2 + 1)), 2.0 ** (t.bias // 2 + 1))
+    missing = ((n << t.mantissa) - factor.bits(t.integer)).bits(t.elem)
+    return m.fma(missing, missing) * factor
 
 
 def exp_times(x: Value, exponent: int = 0) -> Value:
     """e^x * 2^exponent, without overflow before the end."""
     t = format_of(x)
-    r, n = reduce_exp(clamp(x, t.exp_low, t.exp_high - exponent), t)
-    p = (r * r).fma(polynomial(r, t.exp), r) + 1
-    return scale(p, n + exponent if exponent else n, t)
+    x = clamp(x, t.exp_low, t.exp_high - exponent)
+    r, n = reduce_exp(x, t, 2 * t.bias + exponent)
+    return scale(reduced_expm1(r, t), n, x, t)
+
+
+def exp_normal(x: Value) -> Value:
+    """e^x where the result is known to be a normal number; no promise about NaN."""
+    t = format_of(x)
+    r, n = reduce_exp(x, t, t.bias)
+    power = (n << t.mantissa).bits(t.elem)
+    return reduced_expm1(r, t).fma(power, power)
 
 
 def exp(x: Value) -> Value:
@@ -60,17 +74,18 @@ def exp(x: Value) -> Value:
 def exp2(x: Value) -> Value:
     t = format_of(x)
     x = clamp(x, t.exp2_low, t.exp2_high)
-    whole, n = nearest(x, t)
-    r = x - whole
-    return scale(r.fma(polynomial(r, t.exp2), 1.0), n, t)
+    magic = t.magic + 2 * t.bias
+    shifted = x + magic
+    n, r = shifted.bits(t.integer), x - (shifted - magic)
+    return scale(r.fma(polynomial(r, t.exp2), 1.0) - 1, n, x, t)
 
 
 def expm1(x: Value) -> Value:
     t = format_of(x)
-    r, n = reduce_exp(clamp(x, t.expm1_low, t.exp_high), t)
+    r, n = reduce_exp(clamp(x, t.expm1_low, t.exp_high), t, t.bias - 1)
     m = (r * r).fma(polynomial(r, t.expm1), r)
-    half = power_of_two(n - 1, t)  # 2^n itself may not exist
-    small = n.eq(0).where(m, half.fma(m, half - 0.5) * 2)
+    half = (n << t.mantissa).bits(t.elem)  # 2^n itself may not exist
+    small = half.eq(0.5).where(m, half.fma(m, half - 0.5) * 2)
     return keep_zero(x, small)
 
 
@@ -153,8 +168,9 @@ def odd_polynomial(x: Value, coefficients: tuple[float, ...]) -> Value:
 def tanh(x: Value) -> Value:
     t = format_of(x)
     a = x.abs()
-    far = a.like(1.0) - a.like(2.0) / (exp(a + a) + 1)
-    return keep_zero(x, (a < t.tanh_small).where(odd_polynomial(x, t.tanh), far.copysign(x)))
+    b = (a > t.tanh_high).where(t.tanh_high, a)
+    far = a.like(1.0) - a.like(2.0) / (exp_normal(b + b) + 1)
+    return (a >= t.tanh_small).where(far, odd_polynomial(a, t.tanh)).copysign(x)
 
 
 def sinh(x: Value) -> Value:

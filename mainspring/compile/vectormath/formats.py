@@ -39,10 +39,11 @@ class Format:
     square_high: float  # above, x^2 + 1 is x^2
     reduce_limit: float  # of |x| for the reduction by pi/2
     fmod_limit: float  # of |x / y| for an exact remainder by one fma
-    tanh_small: float  # up to here tanh is a polynomial
+    tanh_small: float  # below, tanh is a polynomial; above tanh_high it is 1
+    tanh_high: float
     erfc_middle: float  # k of the map (x - k) / (x + k)
     erfc_high: float  # above, erfc is 0
-    erf_high: float  # above, erf is 1
+    erf_near: float  # below, erf is its polynomial
     log_direct: bool  # the polynomial of log is in f, not in (f / (2 + f))^2
     ln2_hi: float
     ln2_lo: float
@@ -67,16 +68,19 @@ class Format:
     tan: Coefficients  # of z = x^2: (tan x - x) / x^3, x <= pi/4
     atan: Coefficients  # of z = x^2: (atan x - x) / x^3, x <= tan(pi/8)
     asin: Coefficients  # of z = x^2: (asin x - x) / x^3, x <= 1/2
-    erf: Coefficients  # of z = x^2: erf(x) / x - 1, x <= 1
+    erf: Coefficients  # of z = x^2: erf(x) / x - 1, x <= erf_near
     erfc: Coefficients  # of u = (x - k) / (x + k): erfc(x) e^(x^2) (1 + 2 x)
-    erf_far: Coefficients = ()  # log(erfc(x)) for 1 <= x <= 4, where it is good enough
+    erf_root: Coefficients = ()  # of x - erf_middle: the root of erfc(x), erf_near <= x <= erf_high; where that is good enough
+    erf_middle: float = 0.0
+    erf_high: float = 0.0  # above, erf is 1
 
 
 FLOAT32 = Format(
     elem=F32, integer=I32, mantissa=23, bias=127, magic=1.5 * 2.0**23, least_normal=2.0**-126, huge=2.0**126,
     subnormal_scale=2.0**25, subnormal_shift=25.0, sqrt_half_bits=0x3F3504F3, libm_suffix="f",
     exp_low=-104.0, exp_high=89.0, exp2_low=-151.0, exp2_high=128.0, expm1_low=-18.0, square_high=2.0**14,
-    reduce_limit=1e5, fmod_limit=2.0**22, tanh_small=0.625, erfc_middle=2.0, erfc_high=10.1, erf_high=4.0, log_direct=True,
+    reduce_limit=1e5, fmod_limit=2.0**22, tanh_small=0.625, tanh_high=9.25, erfc_middle=2.0, erfc_high=10.1, erf_near=1.0625,
+    log_direct=True,
     ln2_hi=0.6931471824645996, ln2_lo=-1.9046542121259336e-09,
     log2e=1.4426950216293335, log2e_lo=1.925963033500011e-08,
     log10e=0.4342944920063019, log10e_lo=-1.0103049952192578e-08,
@@ -99,20 +103,23 @@ FLOAT32 = Format(
     atan=(-0.06093456223607063, 0.10600460320711136, -0.14244547486305237, 0.1999853402376175, -0.33333316445350647),
     asin=(0.03760005533695221, 0.014375134371221066, 0.03182580694556236, 0.04451458156108856, 0.0750051811337471,
         0.16666659712791443),
-    erf=(7.846172957215458e-05, -0.0008007889264263213, 0.005188074428588152, -0.026853691786527634, 0.1128358319401741,
-        -0.3761262595653534, 0.12837916612625122),
+    erf=(7.427196396747604e-05, -0.0007885678787715733, 0.005174892954528332, -0.026847289875149727, 0.11283449083566666,
+        -0.37612617015838623, 0.12837916612625122),
     erfc=(-0.00040603347588330507, -0.0012379389954730868, 0.0013177579967305064, 0.008640604093670845,
         -0.008060668595135212, -0.054207708686590195, 0.16405533254146576, -0.16603092849254608, -0.0927639752626419,
         1.2769783735275269),
-    erf_far=(-2.1688871129299514e-05, 0.0004413562419358641, -0.004204645752906799, 0.025208458304405212,
-        -0.10841888189315796, -0.6332195997238159, -1.1295785903930664, 0.00018808204913511872),
+    erf_root=(-5.179657819098793e-05, 0.0003550586407072842, -0.00038258268614299595, -0.0027987135108560324,
+        0.009230813011527061, -0.0005941335111856461, -0.053663600236177444, 0.1352996975183487, -0.15108735859394073,
+        0.06839384138584137),
+    erf_middle=2.0, erf_high=3.93,
 )
 
 FLOAT64 = Format(
     elem=F64, integer=I64, mantissa=52, bias=1023, magic=1.5 * 2.0**52, least_normal=2.0**-1022, huge=2.0**1022,
     subnormal_scale=2.0**54, subnormal_shift=54.0, sqrt_half_bits=0x3FE6A09E667F3BCD, libm_suffix="",
     exp_low=-746.0, exp_high=710.0, exp2_low=-1076.0, exp2_high=1024.0, expm1_low=-38.0, square_high=2.0**28,
-    reduce_limit=1e6, fmod_limit=2.0**51, tanh_small=0.625, erfc_middle=4.0, erfc_high=27.3, erf_high=6.0, log_direct=False,
+    reduce_limit=1e6, fmod_limit=2.0**51, tanh_small=0.625, tanh_high=19.5, erfc_middle=4.0, erfc_high=27.3, erf_near=1.0,
+    log_direct=False,
     ln2_hi=0.6931471805599453, ln2_lo=2.3190468138462996e-17,
     log2e=1.4426950408889634, log2e_lo=2.0355273740931033e-17,
     log10e=0.4342944819032518, log10e_lo=1.098319650216765e-17,

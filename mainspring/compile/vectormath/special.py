@@ -11,12 +11,12 @@ import math as pymath
 from mainspring.compile.vectormath.exponential import clamp, exp, keep_zero, log
 from mainspring.compile.vectormath.formats import format_of
 from mainspring.compile.vectormath.trigonometric import cos, patched, sin
-from mainspring.compile.vectormath.values import F32, F64, Value, each_lane, polynomial
+from mainspring.compile.vectormath.values import F32, F64, Value, each_lane, horner, polynomial
 
 
 def _erf_near(x: Value) -> Value:
-    """erf of |x| < 1: x + x p(x^2)."""
-    return x.fma(polynomial(x * x, format_of(x).erf), x)
+    """erf of a small `x`: x + x p(x^2)."""
+    return x.fma(horner(x * x, format_of(x).erf), x)
 
 
 def erfc_tail(a: Value) -> Value:
@@ -33,11 +33,12 @@ def erfc_tail(a: Value) -> Value:
 def erf(x: Value) -> Value:
     t = format_of(x)
     a = x.abs()
-    if t.erf_far:  # log(erfc) is a polynomial
-        far = a.like(1.0) - exp(polynomial(clamp(a, 0.0, t.erf_high), t.erf_far))
+    if t.erf_root:
+        root = polynomial((a > t.erf_high).where(t.erf_high, a) - t.erf_middle, t.erf_root)
+        tail = root * root
     else:
-        far = a.like(1.0) - erfc_tail(a)
-    return (a < 1).where(_erf_near(x), far.copysign(x))
+        tail = erfc_tail(a)
+    return (a >= t.erf_near).where(a.like(1.0) - tail, _erf_near(a)).copysign(x)
 
 
 def erfc(x: Value) -> Value:
@@ -60,9 +61,9 @@ def erfinv(x: Value) -> Value:
     a = x.abs()
     rest = a.like(1.0) - a
     w = -log(rest * (a + 1))
-    middle = a * polynomial(w - 2.5, _INVERSE_MIDDLE)
+    middle = a * horner(w - 2.5, _INVERSE_MIDDLE)
     if x.elem is F32:
-        y = (w < 5).where(middle, a * polynomial(w.sqrt() - 3, _INVERSE_TAIL))
+        y = (w < 5).where(middle, a * horner(w.sqrt() - 3, _INVERSE_TAIL))
     else:
         y = _refined(a, rest, (w < 5).where(middle, _inverse_guess(w)))
     y = a.eq(1).where(y.like(float("inf")), y)

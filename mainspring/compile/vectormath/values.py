@@ -251,7 +251,23 @@ class Value:
 
 
 def polynomial(x: Value, coefficients: tuple[float, ...]) -> Value:
-    """Horner's scheme with fma; the coefficient of the highest power first."""
+    """The polynomial in `x`, the coefficient of the highest power first.
+
+    A long one is two in x^2, of the even and of the odd powers, each by Horner's scheme with fma: one multiplication more, but
+    the chain in which each step waits for the last is half as long, and the length of chains bounds a loop of such functions.
+    """
+    if len(coefficients) < _SPLIT:
+        return horner(x, coefficients)
+    square, ascending = x * x, coefficients[::-1]
+    even, odd = (horner(square, ascending[first::2][::-1]) for first in (0, 1))
+    return odd.fma(x, even)
+
+
+_SPLIT = 5  # coefficients from which on the shorter chain is worth the multiplication
+
+
+def horner(x: Value, coefficients: tuple[float, ...]) -> Value:
+    """The same, always one chain: the fewest roundings."""
     result = x.like(coefficients[0])
     for c in coefficients[1:]:
         result = result.fma(x, c)

@@ -40,7 +40,7 @@ TABLE: dict[str, tuple[float, float, list[tuple[float, float]], bool]] = {
     "asin": (2, 2, [(-1, 1)], True),
     "acos": (2, 2, [(-1, 1)], True),
     "atan": (2.1, 2.2, [(-10, 10)], True),
-    "erf": (1.5, 2, [(-6, 6), (-1, 1)], True),
+    "erf": (1.3, 2, [(-6, 6), (-1.2, 1.2)], True),
     "erfc": (4, 5, [(-6, 10), (-1, 1)], True),
     "erfinv": (2.1, 5, [(-1, 1)], True),
 }
