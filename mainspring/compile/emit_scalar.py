@@ -230,10 +230,9 @@ def _maximum(x: Value, y: Value, dtype: DType) -> Value:
 
 
 def _extreme(x: Value, y: Value, dtype: DType, op: str) -> Value:
-    first = x.compare(op, y, unsigned=dtype.kind != "int")
     if dtype.kind == "float":
-        first = first | x.isnan()
-    return first.where(x, y)
+        y = x.isnan().where(x, y)  # what is left is a single instruction on x86
+    return x.compare(op, y, unsigned=dtype.kind != "int").where(x, y)
 
 
 def _absolute(x: Value, dtype: DType) -> Value:

@@ -31,6 +31,7 @@ from mainspring.compile.loops import (
     load,
 )
 from mainspring.compile.rename import substitute_vars
+from mainspring.compile.simplify import REDUCE_CHUNK
 from mainspring.compile.sites import task_site
 from mainspring.ir import scalar as s
 from mainspring.ir.graph import Node
@@ -217,6 +218,8 @@ class _Row:
         self.operands = {v: list(dict.fromkeys(h.of for h in nest.fuser.hits[v] if h.of in inside)) for v in group.members}
         self.pass_of = self._passes()
         self.scratch: dict[Node, Buffer] = {}
+        self.results: list[Buffer] = []  # of the chunks of long rows
+        self.flops = 0  # an element
         self._keep()
 
     def is_row(self, v: Node) -> bool:
@@ -259,15 +262,11 @@ class _Row:
         members = self.group.members
         count = max([self.pass_of[v] for v in members], default=0) + 1
         body: list[Stmt] = self._scalars(-1)
-        flops = 0
         for number in range(count):
             body += self._pass(number)
             body += self._scalars(number)
-        for stmt in body:
-            if isinstance(stmt, (For, Reduce)):
-                flops += self.width * (_flops(stmt.body) + len(getattr(stmt, "folds", ())))
-        return self.nest.kernel("row", self.rows, self.row, tuple(body), self.group, tuple(self.scratch.values()),
-                                flops * self.rows)
+        return self.nest.kernel("row", self.rows, self.row, tuple(body), self.group, (*self.scratch.values(), *self.results),
+                                self.flops * self.rows * self.width)
 
     def _element(self, number: int) -> Element:
         def leaf(of: Node, index: tuple[Expr, ...], guard: Expr | None) -> Expr:
@@ -301,6 +300,7 @@ class _Row:
         writes += [Write(self.scratch[v], self.col, self.refs[v]) for v in full if v in self.scratch]
         if writes:
             inner.append(Store(tuple(writes)))
+        self.flops += _flops(inner) + len(reductions)
         if not reductions:
             return [For(self.col, s.const(0, int64), s.const(self.width, int64), tuple(inner), "vector")]
         folds, after = [], []
@@ -309,8 +309,27 @@ class _Row:
             assert space is not None
             value = element.body(v, at_flat(v, self.row), None, unravel(self.col, space.reduced))
             folds.append(_fold(v, self.refs[v], space.combine, value, after))
-        return [Reduce(self.col, self.width, tuple(inner), tuple(folds)), *after,
+        return [*self._reduce(Reduce(self.col, self.width, tuple(inner), tuple(folds))), *after,
                 *self._stores([v for v in reductions if v in self.group.stored])]
+
+    def _reduce(self, whole: Reduce) -> list[Stmt]:
+        """`whole`, or if the row is long the same over chunks and over their results, as `simplify.split_reductions` would."""
+        if self.width <= REDUCE_CHUNK:
+            return [whole]
+        count, rest = divmod(self.width, REDUCE_CHUNK)
+        results = [Buffer(f"{f.ref.attr}_chunks", f.value.dtype, count + (rest > 0), "scratch") for f in whole.folds]
+        self.results += results
+
+        def part(number: Expr, extent: int) -> Body:
+            along = s.var("along", extent)
+            folds = tuple(Fold(s.ref(f"{f.ref.attr}_chunk", f.value.dtype), f.combine, f.value) for f in whole.folds)
+            moved = substitute_vars((Reduce(along, extent, whole.body, folds),), {self.col: number * REDUCE_CHUNK + along})
+            return *moved, Store(tuple(Write(r, number, f.ref) for r, f in zip(results, folds, strict=True)))
+
+        chunk, number = s.var("chunk", count), s.var("number", results[0].size)
+        folds = tuple(Fold(f.ref, f.combine, load(r, number)) for f, r in zip(whole.folds, results, strict=True))
+        return [For(chunk, s.const(0, int64), s.const(count, int64), part(chunk, REDUCE_CHUNK)),
+                *(part(s.const(count, int64), rest) if rest else ()), Reduce(number, number.attr[1], (), folds)]
 
     def _scalars(self, number: int) -> list[Stmt]:
         element = self._element(number)

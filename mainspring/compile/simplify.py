@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mainspring.compile.fuse import FEW_ROWS
+from mainspring.compile.inline import is_virtual
 from mainspring.interpret.staged import trace
 from mainspring.ir.graph import CONSTANT, INPUT, ITEM, Graph, Node, constant_node, graph, node, splice
 from mainspring.ir.op import OPS, Expand
@@ -18,6 +20,7 @@ from mainspring.types.shape import TensorType
 
 FOLD_SIZE = 4096  # elements up to which a constant result is computed at compile time
 REDUCE_CHUNK = 4096  # a longer reduction is done in chunks of this many elements, whose results are reduced in turn
+WIDEST_ROW = 1 << 20  # elements of a row that one task may have to keep
 
 Rule = Callable[[Node], "Node | None"]
 
@@ -153,16 +156,28 @@ def fold_constants(of: Graph) -> Graph:
 
 
 def split_reductions(of: Graph) -> Graph:
-    """A sum over more than REDUCE_CHUNK elements -> sums over chunks, and their sum: parallel, and by the extent alone."""
+    """A sum over more than REDUCE_CHUNK elements -> sums over chunks, and their sum: parallel, and by the extent alone.
+
+    Those of many rows stay whole: the kernel of a row does the same within a task, and may do more while the row is in cache.
+    """
 
     def rule(n: Node) -> Node | None:
         if n.op.name not in ("sum", "prod", "max", "min", "any", "all"):
             return None
         x, axes = n.inputs[0], n.static["axes"]
         extent = math.prod(x.shape[a] for a in axes)
-        return _chunked(n, x, axes, extent) if extent > REDUCE_CHUNK else None
+        return None if extent <= REDUCE_CHUNK or _of_rows(n, x, axes, extent) else _chunked(n, x, axes, extent)
 
     return rewrite(of, rule)
+
+
+def _of_rows(n: Node, x: Node, axes: tuple[int, ...], extent: int) -> bool:
+    """Whether `n` is certain to become part of a kernel of rows, of which there are enough for all threads."""
+    while x.op.name in ("reshape", "copy", "stop_gradient"):
+        x = x.inputs[0]
+    last = axes == tuple(range(len(n.inputs[0].shape) - len(axes), len(n.inputs[0].shape)))
+    rounded = x.dtype.kind == "float" and x.dtype.bits < 32  # the results of chunks are
+    return last and not is_virtual(x) and not rounded and extent <= WIDEST_ROW and n.type.size >= FEW_ROWS  # type: ignore[union-attr]
 
 
 def _chunked(n: Node, x: Node, axes: tuple[int, ...], extent: int) -> Node:

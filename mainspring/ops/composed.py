@@ -204,7 +204,7 @@ def softmax(x: Any, /, *, axis: int = -1, where: Any = None) -> Any:
     if where is not None:
         return cast_to(_masked_softmax(wide, as_value(where, "softmax"), axis), value.dtype)
     raised = exp(wide - stop_gradient(reduce.max(wide, axis=axis, keepdims=True)))
-    return cast_to(raised / reduce.sum(raised, axis=axis, keepdims=True), value.dtype)
+    return cast_to(raised * (1.0 / reduce.sum(raised, axis=axis, keepdims=True)), value.dtype)  # one division a row
 
 
 def _masked_softmax(x: Any, mask: Value, axis: int) -> Any:
@@ -212,7 +212,7 @@ def _masked_softmax(x: Any, mask: Value, axis: int) -> Any:
     high = stop_gradient(reduce.max(kept, axis=axis, keepdims=True))
     raised = exp(kept - where(isfinite(high), high, 0.0))
     total = reduce.sum(raised, axis=axis, keepdims=True)
-    return raised / where(greater(total, 0.0), total, 1.0)
+    return raised * (1.0 / where(greater(total, 0.0), total, 1.0))
 
 
 def softmin(x: Any, /, *, axis: int = -1) -> Any:
