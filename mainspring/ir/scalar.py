@@ -9,6 +9,7 @@ result dtype, NumPy meaning, cost. Index arithmetic is the same language at dtyp
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -611,15 +612,37 @@ def flops(*roots: Expr) -> int:
     return sum(SCALARS[x.op].flops for x in walk(*roots) if x.op in SCALARS and x.dtype is not int64)
 
 
+SHOWN = 400  # nodes of an expression up to which it is written out
+
+
 def show(x: Expr) -> str:
-    """`x` as text, e.g. ``add(load(a, i), 1.0)``."""
+    """`x` as text, e.g. ``add(load(a, i), 1.0)``; of a large one, what is used again is named: ``$1 = shl(b, 7); add(c, $1)``."""
+    nodes = walk(x)
+    sizes: dict[Expr, int] = {}
+    for e in nodes:
+        sizes[e] = 1 + sum(sizes[a] for a in e.args)
+    named: dict[Expr, str] = {}
+    if sizes[x] <= SHOWN:
+        return _text(x, named)
+    uses = Counter(a for e in nodes for a in e.args)
+    texts = []
+    for e in nodes:
+        if uses[e] > 1 and e.args:
+            texts.append(f"${len(texts) + 1} = {_text(e, named)}")
+            named[e] = f"${len(texts)}"
+    return "; ".join([*texts, _text(x, named)])
+
+
+def _text(x: Expr, named: dict[Expr, str]) -> str:
+    if x in named:
+        return named[x]
     if x.op == "const":
         return repr(x.attr)
     if x.op == "var":
         return x.attr[0]
     if x.op == "ref":
         return x.attr
-    inner = [show(a) for a in x.args]
+    inner = [_text(a, named) for a in x.args]
     if x.op in ("load", "read"):
         inner.insert(0, str(getattr(x.attr, "name", x.attr)))
     if x.op in ("cast", "bitcast"):
