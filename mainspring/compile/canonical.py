@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mainspring.compile.loops import Body, Buffer, Fold, For, If, Kernel, Let, Reduce, Stmt, Store, While, Write
+from mainspring.compile.loops import Body, Buffer, Fold, For, If, Kernel, Let, Prefetch, Reduce, Stmt, Store, While, Write
 from mainspring.compile.program import Barrier, Branch, Instr, Launch, Loop, Program, Ref, Repeat
 from mainspring.ir.scalar import Expr
 
@@ -126,6 +126,9 @@ class _Canonical:
         guard = "" if w.guard is None else f" if {self.expr(w.guard)}"
         return f"{self.buffers[w.buffer]} {self.expr(w.index)} {self.expr(w.value)}{guard}"
 
+    def prefetch(self, stmt: Prefetch, indent: str) -> None:
+        self.lines.append(f"{indent}prefetch {self.buffers[stmt.buffer]} {self.expr(stmt.index)} {stmt.write}")
+
     def reduce(self, stmt: Reduce, indent: str) -> None:
         self.lines.append(f"{indent}reduce {self.expr(stmt.var)} {stmt.extent} {stmt.role}")
         self.body(stmt.body, indent + " ")
@@ -147,5 +150,5 @@ class _Canonical:
 
 _WRITE: dict[type[Stmt], Any] = {
     For: _Canonical.for_, Let: _Canonical.let, Store: _Canonical.store, Reduce: _Canonical.reduce,
-    If: _Canonical.if_, While: _Canonical.while_,
+    If: _Canonical.if_, While: _Canonical.while_, Prefetch: _Canonical.prefetch,
 }

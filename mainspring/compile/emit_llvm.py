@@ -26,6 +26,7 @@ from mainspring.compile.loops import (
     If,
     Kernel,
     Let,
+    Prefetch,
     Reduce,
     Stmt,
     Store,
@@ -35,7 +36,7 @@ from mainspring.compile.loops import (
     load,
 )
 from mainspring.compile.target import Target
-from mainspring.compile.vectormath.values import I1, I8, I32, I64, PTR, Value, constant, poison, type_of
+from mainspring.compile.vectormath.values import I1, I8, I32, I64, PTR, Value, call, constant, poison, type_of
 from mainspring.ir.scalar import SCALARS, Expr, const, is_const, show, walk
 from mainspring.types.dtype import DType, bfloat16, float16, int64
 
@@ -127,6 +128,12 @@ class _Emitter(Values):
         for write, value, guard in values:
             self.write(write, to_memory(value, write.buffer.dtype), guard)
         self.forget(frozenset(w.buffer for w in stmt.writes))
+
+    def _prefetch(self, stmt: Prefetch) -> None:
+        if self.mask(None) is None:  # a remainder is not worth it
+            address = self._address(stmt.buffer, self.first(stmt.index))
+            how = [ir.Constant(I32, n) for n in (int(stmt.write), 3, 1)]  # in the nearest cache of data
+            call(self.b, "llvm.prefetch.p0", ir.VoidType(), [address, *how])
 
     def _let(self, stmt: Let) -> None:
         self.bind(stmt.ref, stmt.value)
@@ -336,6 +343,7 @@ _STATEMENTS: dict[type[Stmt], Callable[..., None]] = {
     For: _Emitter._for,
     Let: _Emitter._let,
     Store: _Emitter._store,
+    Prefetch: _Emitter._prefetch,
     Reduce: _Emitter._reduce,
     If: _Emitter._if,
     While: _Emitter._while,

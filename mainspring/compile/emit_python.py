@@ -13,7 +13,7 @@ from typing import Any
 
 from mainspring.base.errors import CompileError
 from mainspring.compile.array_code import EXACT, HALF, NAMESPACE
-from mainspring.compile.loops import Body, Buffer, For, If, Kernel, Let, Reduce, Stmt, Store, While, Write
+from mainspring.compile.loops import Body, Buffer, For, If, Kernel, Let, Prefetch, Reduce, Stmt, Store, While, Write
 from mainspring.ir.scalar import Expr
 from mainspring.types.dtype import DType, int64
 
@@ -134,6 +134,9 @@ class _Writer:
         ready = [self.write(w, memo) for w in stmt.writes]
         for text in ready:
             self.line(text)
+
+    def prefetch(self, stmt: Prefetch) -> None:
+        """Nothing to do."""
 
     def write(self, w: Write, memo: dict[Expr, str]) -> str:
         index, value = self.value(w.index, memo), self.value(w.value, memo)
@@ -257,6 +260,7 @@ class _Writer:
 _PLAIN = {"add": "+", "sub": "-", "mul": "*", "floordiv": "//", "mod": "%"}
 _EMIT: dict[type[Stmt], Callable[[_Writer, Any], None]] = {
     For: _Writer.for_, Let: _Writer.let, Store: _Writer.store, Reduce: _Writer.reduce, If: _Writer.if_, While: _Writer.while_,
+    Prefetch: _Writer.prefetch,
 }
 
 

@@ -22,6 +22,7 @@ from mainspring.compile.loops import (
     For,
     Kernel,
     Let,
+    Prefetch,
     Reduce,
     Stmt,
     Store,
@@ -44,6 +45,9 @@ LEAST_CHUNK, CHUNKS = 1024, (1024, 2048, 4096, 8192, 16384, 65536)
 STRIPS = (16, 32, 64, 128, 256)
 STRIP = 64  # neighbouring results that a column reduction computes together: four vectors, one or two cache lines
 MIN_STRIPS = 16  # with fewer tasks than this, strips are made narrower
+# elements of an array with which a kernel of rows prefetches the next row (less is near anyway, and more, which no cache holds,
+# waits for the memory's bandwidth and not for its latency), and of the row at least
+FAR, LEAST_NEXT = range(1 << 16, 1 << 22), 128
 SCRATCH_COST = 2  # flops up to which a value needed by a later pass over the row is computed again rather than kept
 
 
@@ -195,6 +199,10 @@ def collapse(domain: tuple[int, ...], dims: Sequence[Expr], stmts: Sequence[Stmt
     return tuple(result)
 
 
+def _all_expressions(stmt: Stmt) -> list[Expr]:
+    return [*expressions(stmt), *(x for body in children(stmt) for inner in body for x in _all_expressions(inner))]
+
+
 def _flops(stmts: Sequence[Stmt]) -> int:
     return s.flops(*[x for stmt in stmts for x in expressions(stmt)])
 
@@ -263,7 +271,7 @@ class _Row:
         count = max([self.pass_of[v] for v in members], default=0) + 1
         body: list[Stmt] = self._scalars(-1)
         for number in range(count):
-            body += self._pass(number)
+            body += self._pass(number, self._ahead(body) if number == 1 else [])
             body += self._scalars(number)
         return self.nest.kernel("row", self.rows, self.row, tuple(body), self.group, (*self.scratch.values(), *self.results),
                                 self.flops * self.rows * self.width)
@@ -288,7 +296,7 @@ class _Row:
         """The flat position of this row and column."""
         return self.row * self.width + self.col
 
-    def _pass(self, number: int) -> list[Stmt]:
+    def _pass(self, number: int, ahead: list[Stmt]) -> list[Stmt]:
         element = self._element(number)
         here = [v for v in self.group.members if self.pass_of[v] == number]
         full = [v for v in here if not self.is_row(v)]
@@ -301,6 +309,7 @@ class _Row:
         if writes:
             inner.append(Store(tuple(writes)))
         self.flops += _flops(inner) + len(reductions)
+        inner += ahead
         if not reductions:
             return [For(self.col, s.const(0, int64), s.const(self.width, int64), tuple(inner), "vector")]
         folds, after = [], []
@@ -311,6 +320,17 @@ class _Row:
             folds.append(_fold(v, self.refs[v], space.combine, value, after))
         return [*self._reduce(Reduce(self.col, self.width, tuple(inner), tuple(folds))), *after,
                 *self._stores([v for v in reductions if v in self.group.stored])]
+
+    def _ahead(self, before: list[Stmt]) -> list[Stmt]:
+        """While a row is computed with, the next one is brought near: the first pass over it would wait for memory."""
+        if not LEAST_NEXT <= self.width <= REDUCE_CHUNK or self.group.size not in FAR:
+            return []
+        loads = [x for stmt in before if isinstance(stmt, (For, Reduce)) for x in s.walk(*_all_expressions(stmt))
+                 if x.op == "load" and x.args[0] is self.place]
+        written = [self.nest.buffer_of(v) for v in self.group.stored if not self.is_row(v)]
+        following = self.place + self.width
+        return [*(Prefetch(b, following) for b in dict.fromkeys(x.attr for x in loads) if b not in written),
+                *(Prefetch(b, following, True) for b in written)]
 
     def _reduce(self, whole: Reduce) -> list[Stmt]:
         """`whole`, or if the row is long the same over chunks and over their results, as `simplify.split_reductions` would."""

@@ -2,6 +2,7 @@
 
     kernel := Kernel(name, params, tasks, task, body, scratch)
     stmt   := For(var, start, stop, body, role) | Let(ref, value) | Store(writes) | Reduce(...) | If(...) | While(...)
+            | Prefetch(buffer, index)
     expr   := mainspring.ir.scalar.Expr, with load(buffer, index[, guard, fill])
 
 A kernel is a function of pointers. Its outermost dim is `tasks`: tasks are independent of each other and may run in
@@ -11,7 +12,7 @@ Roles of a `For`:
   serial   an ordinary loop
   unroll   repeated literally (constant bounds), so that its index is a constant in every copy
   vector   iterations are independent and may be done LANES at a time; inside it, expressions that depend on the index
-           are vectors. Nothing but Let, Store, serial or unroll For, and serial Reduce may stand inside.
+           are vectors. Nothing but Let, Store, Prefetch, serial or unroll For, and serial Reduce may stand inside.
 
 The numerics contract (docs/numerics.md) lives in `Reduce` alone: element r of the reduced extent goes to partial r mod LANES,
 each partial takes its elements in order, the partials are combined by the fixed tree
@@ -99,6 +100,15 @@ class Store(Stmt):
 
 
 @dataclass(frozen=True, eq=False)
+class Prefetch(Stmt):
+    """Element `index` of `buffer` (which may lie outside of it) will be read soon, or written; this changes no value."""
+
+    buffer: Buffer
+    index: Expr
+    write: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class Fold:
     """One reduction of a `Reduce`: bind `ref` to all `value`s combined by sum, prod, max, min, any or all."""
 
@@ -174,6 +184,8 @@ def expressions(stmt: Stmt) -> Iterator[Expr]:
             yield from (w.index, w.value)
             if w.guard is not None:
                 yield w.guard
+    elif isinstance(stmt, Prefetch):
+        yield stmt.index
     elif isinstance(stmt, Reduce):
         yield from (f.value for f in stmt.folds)
     elif isinstance(stmt, (If, While)):
@@ -207,6 +219,7 @@ _HEADS = {
     For: lambda s, i: [f"{i}for {show(s.var)} in {show(s.start)}..{show(s.stop)} {s.role}:"],
     Let: lambda s, i: [f"{i}{show(s.ref)} = {show(s.value)}"],
     Store: _show_store,
+    Prefetch: lambda s, i: [f"{i}prefetch {s.buffer.name}[{show(s.index)}]" + (" to write" if s.write else "")],
     Reduce: lambda s, i: [f"{i}reduce {show(s.var)} < {s.extent} {s.role}: "
                           + ", ".join(f"{show(f.ref)} = {f.combine}({show(f.value)})" for f in s.folds)],
     If: lambda s, i: [f"{i}if {show(s.condition)}:" + (" (else below)" if s.other else "")],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from mainspring.compile.loops import Body, Buffer, Fold, For, If, Let, Reduce, Stmt, Store, While, Write
+from mainspring.compile.loops import Body, Buffer, Fold, For, If, Let, Prefetch, Reduce, Stmt, Store, While, Write
 from mainspring.ir import scalar as s
 from mainspring.ir.scalar import Expr
 
@@ -25,6 +25,8 @@ def _map_stmt(stmt: Stmt, change: Callable[[Expr], Expr], buffer: Callable[[Buff
         return Store(tuple([Write(buffer(w.buffer), change(w.index), change(w.value),
                                   None if w.guard is None else change(w.guard))
                             for w in stmt.writes]))
+    if isinstance(stmt, Prefetch):
+        return Prefetch(buffer(stmt.buffer), change(stmt.index), stmt.write)
     if isinstance(stmt, For):
         return replace(stmt, start=change(stmt.start), stop=change(stmt.stop), body=inner(stmt.body))
     if isinstance(stmt, Reduce):

@@ -616,7 +616,7 @@ SHOWN = 400  # nodes of an expression up to which it is written out
 
 
 def show(x: Expr) -> str:
-    """`x` as text, e.g. ``add(load(a, i), 1.0)``; of a large one, what is used again is named: ``$1 = shl(b, 7); add(c, $1)``."""
+    """`x` as text, e.g. ``add(load(a, i), 1.0)``. A large one names what is used again: ``$1 = exp(b); mul($1, $1)``."""
     nodes = walk(x)
     sizes: dict[Expr, int] = {}
     for e in nodes:

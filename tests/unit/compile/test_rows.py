@@ -10,10 +10,12 @@ import pytest
 
 import mainspring as ms
 from mainspring import nn
-from mainspring.compile.loops import Kernel
+from mainspring.base import flags
+from mainspring.compile.loops import Kernel, Stmt, children, expressions, show_kernel
 from mainspring.compile.lower import lower
 from mainspring.compile.program import kernels
 from mainspring.compile.target import native
+from mainspring.ir.scalar import Expr, walk
 
 RNG = np.random.default_rng(5)
 
@@ -72,6 +74,34 @@ def test_the_gradient_of_cross_entropy_of_long_rows() -> None:
     np.testing.assert_allclose(float(value), -np.log(shares[np.arange(20), labels]).mean(), rtol=1e-6)
     shares[np.arange(20), labels] -= 1
     np.testing.assert_allclose(np.asarray(gradient), shares / 20, atol=1e-8, rtol=1e-5)
+
+
+def test_the_next_row_is_prefetched_and_no_bit_depends_on_it() -> None:
+    x = normal(300, 256)
+    assert "prefetch b1" in show_kernel(compiled(ms.layer_norm, ms.asarray(x))[0])
+    found = np.asarray(ms.jit(ms.layer_norm)(ms.asarray(x)))
+    alone = np.concatenate([np.asarray(ms.jit(ms.layer_norm)(ms.asarray(part))) for part in np.split(x, 3)])
+    np.testing.assert_array_equal(found.view(np.int32), alone.view(np.int32))
+    with flags.override(backend="python"):
+        np.testing.assert_array_equal(np.asarray(ms.jit(ms.layer_norm)(ms.asarray(x))).view(np.int32), found.view(np.int32))
+
+
+def test_a_step_with_dropout_keeps_a_byte_for_each_element_and_no_random_bits() -> None:
+    """The mask is drawn once, from the counter; forward and backward read the same bytes, the products' epilogues apply it."""
+    x, w, v, key = ms.asarray(normal(64, 48)), ms.asarray(normal(48, 96)), ms.asarray(normal(96, 48)), ms.random.key(3)
+
+    def loss(w: Any, v: Any, key: Any) -> Any:
+        return ms.sum(ms.square(ms.dropout(ms.gelu(ms.matmul(x, w)), 0.3, key) @ v))
+
+    found = compiled(ms.grad(loss), w, v, key)
+    drawn = [k for k in found if any(e.op == "shl" for stmt in k.body for e in walk(*all_expressions(stmt)))]
+    assert [(p.dtype.name, p.size) for k in drawn for p in k.params if p in k.written] == [("bool", 64 * 96)]
+    readers = [k for k in found if any(p.dtype.name == "bool" for p in k.params) and k not in drawn]
+    assert readers and all(k.flops > 64 * 96 * 48 for k in readers)  # products, forward and backward
+
+
+def all_expressions(stmt: Stmt) -> list[Expr]:
+    return [*expressions(stmt), *(x for body in children(stmt) for inner in body for x in all_expressions(inner))]
 
 
 @pytest.mark.parametrize("place", [0, 7, 16, 40])
