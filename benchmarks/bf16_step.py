@@ -1,8 +1,6 @@
-"""The step of `gpt_step` in bfloat16 with float32 master weights, beside PyTorch's autocast and our own float32."""
+"""The step of `gpt_step` with products in bfloat16, beside PyTorch's autocast and our own float32."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from benchmarks import gpt_step
 from benchmarks.harness import Case, Family, Workload
@@ -16,11 +14,7 @@ def _case(size: gpt.Size, extra: bool = False) -> Case:
 def mainspring(case: Case) -> Workload:
     import mainspring as ms
 
-    def scores(model: Any, inputs: Any) -> Any:
-        half = ms.tree.map(lambda leaf: ms.astype(leaf, ms.bfloat16), model)
-        return ms.astype(half(inputs), ms.float32)
-
-    return gpt_step.mainspring(case, scores)
+    return gpt_step.mainspring(case, ms.Precision(compute=ms.bfloat16))
 
 
 def torch_bf16(case: Case) -> Workload:

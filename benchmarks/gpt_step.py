@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,20 +18,20 @@ def case_of(size: gpt.Size, extra: bool = False) -> Case:
     return Case(size.name, {"gpt": size}, size.step_operations(), extra=extra)
 
 
-def mainspring(case: Case, scores: Callable[[Any, Any], Any] = lambda model, inputs: model(inputs)) -> Workload:
-    """`scores`: of a model and its inputs, for those who compute them otherwise."""
+def mainspring(case: Case, precision: Any = None) -> Workload:
+    """`precision`: of the products, an `ms.Precision`; float32 by default."""
     import mainspring as ms
     from mainspring import nn, optim
 
     size = case.sizes["gpt"]
 
     def loss(model: Any, batch: Any, key: Any) -> Any:
-        return nn.cross_entropy(scores(model, batch["inputs"]), batch["targets"]), {}
+        return nn.cross_entropy(model(batch["inputs"]), batch["targets"]), {}
 
     optimizer = optim.chain(optim.clip_by_global_norm(CLIP),
                             optim.adamw(RATE, B1, B2, EPS, weight_decay=DECAY, mask=optim.matrices_only))
     inputs, targets = (ms.asarray(x.astype(np.int32)) for x in gpt.tokens(size))
-    return steps.mainspring(loss, optimizer, gpt.mainspring(size), {"inputs": inputs, "targets": targets}, CHECKS)
+    return steps.mainspring(loss, optimizer, gpt.mainspring(size), {"inputs": inputs, "targets": targets}, CHECKS, precision)
 
 
 def torch(case: Case, compiled: bool) -> Workload:

@@ -8,12 +8,12 @@ from typing import Any
 from benchmarks.harness import Workload
 
 
-def mainspring(loss: Any, optimizer: Any, model: Any, data: Any, checks: int) -> Workload:
+def mainspring(loss: Any, optimizer: Any, model: Any, data: Any, checks: int, precision: Any = None) -> Workload:
     """Our step, compiled whole, its state donated. `checks`: first losses that peers must agree on."""
     import mainspring as ms
     from mainspring.train import initial_state, training_step
 
-    step = ms.jit(training_step(loss, optimizer), donate=0)
+    step = ms.jit(training_step(loss, optimizer, precision or ms.Precision()), donate=0)
     state = [initial_state(model, optimizer, 0)]
 
     def run() -> float:

@@ -57,6 +57,7 @@ from mainspring.ops.movement import (
     reshape, roll, split, squeeze, stack, swapaxes, tile, unstack,
 )
 from mainspring.ops.pooling import adaptive_avg_pool, avg_pool, global_avg_pool, global_max_pool, max_pool, min_pool
+from mainspring.ops.precision import Precision
 from mainspring.ops.reduce import all, any, argmax, argmin, count_nonzero, logsumexp, max, mean, min, prod, std, sum, var
 from mainspring.ops.scan import fori_loop, map_ as map, scan
 from mainspring.ops.sorting import argsort, searchsorted, sort, topk
@@ -89,29 +90,29 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "DType", "MainspringError", "Tensor", "__array_api_version__", "__array_namespace_info__", "__version__", "abs", "acos",
-    "acosh", "adaptive_avg_pool", "add", "all", "any", "arange", "argmax", "argmin", "argsort", "asarray", "asin", "asinh",
-    "astype", "atan", "atan2", "atanh", "attention", "avg_pool", "batch_norm", "bce", "bce_with_logits", "bfloat16",
-    "bitcast", "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor",
-    "bool", "broadcast_arrays", "broadcast_to", "can_cast", "ceil", "celu", "checkpoint", "clip", "clz", "concat", "cond",
-    "conj", "conv", "conv_transpose", "copysign", "cos", "cosh", "count_nonzero", "cross_entropy", "cumulative_max",
-    "cumulative_min", "cumulative_prod", "cumulative_sum", "data", "diagonal", "diff", "digamma", "divide", "dropout",
-    "dynamic_slice", "dynamic_update_slice", "e", "einsum", "elu", "empty", "empty_like", "equal", "erf", "erfc", "erfinv",
-    "exp", "exp2", "expand_dims", "expm1", "eye", "finfo", "flip", "float16", "float32", "float64", "floor", "floor_divide",
-    "fmod", "fori_loop", "from_dlpack", "from_numpy", "full", "full_like", "gaussian_nll", "gelu", "global_avg_pool",
-    "global_max_pool", "glu", "grad", "greater", "greater_equal", "group_norm", "hard_shrink", "hard_sigmoid", "hard_swish",
-    "hard_tanh", "huber", "hypot", "iinfo", "imag", "inf", "instance_norm", "int16", "int32", "int64", "int8", "iota",
-    "isdtype", "isfinite", "isinf", "isnan", "jit", "jvp", "kl_div", "layer_norm", "leaky_relu", "less", "less_equal",
-    "lgamma", "linspace", "log", "log10", "log1p", "log2", "log_sigmoid", "log_softmax", "logaddexp", "logical_and",
-    "logical_not", "logical_or", "logical_xor", "logsumexp", "mae", "map", "matmul", "matrix_transpose", "max", "max_pool",
-    "maximum", "mean", "meshgrid", "min", "min_pool", "minimum", "mish", "moveaxis", "mse", "multiply", "nan", "negative",
-    "newaxis", "nextafter", "nll", "nn", "nonzero", "not_equal", "one_hot", "ones", "ones_like", "optim", "outer", "pad",
-    "permute_dims", "pi", "popcount", "positive", "pow", "prelu", "prod", "put_along_axis", "random", "real", "reciprocal",
-    "relu", "relu6", "remainder", "repeat", "reshape", "result_type", "rms_norm", "roll", "rotary", "round", "rsqrt",
-    "scan", "searchsorted", "selu", "sigmoid", "sign", "signbit", "silu", "sin", "sinh", "smooth_l1", "soft_shrink",
-    "softmax", "softmin", "softplus", "softsign", "sort", "split", "sqrt", "square", "squeeze", "stack", "std",
-    "stop_gradient", "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tanh_shrink", "tensordot",
-    "tile", "topk", "train", "tree", "tril", "triu", "trunc", "uint16", "uint32", "uint64", "uint8", "unique_all",
-    "unique_counts", "unique_inverse", "unique_values", "unstack", "value_and_grad", "var", "vecdot", "viz", "vjp", "where",
-    "while_loop", "zeros", "zeros_like",
+    "DType", "MainspringError", "Precision", "Tensor", "__array_api_version__", "__array_namespace_info__", "__version__",
+    "abs", "acos", "acosh", "adaptive_avg_pool", "add", "all", "any", "arange", "argmax", "argmin", "argsort", "asarray",
+    "asin", "asinh", "astype", "atan", "atan2", "atanh", "attention", "avg_pool", "batch_norm", "bce", "bce_with_logits",
+    "bfloat16", "bitcast", "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift",
+    "bitwise_xor", "bool", "broadcast_arrays", "broadcast_to", "can_cast", "ceil", "celu", "checkpoint", "clip", "clz",
+    "concat", "cond", "conj", "conv", "conv_transpose", "copysign", "cos", "cosh", "count_nonzero", "cross_entropy",
+    "cumulative_max", "cumulative_min", "cumulative_prod", "cumulative_sum", "data", "diagonal", "diff", "digamma",
+    "divide", "dropout", "dynamic_slice", "dynamic_update_slice", "e", "einsum", "elu", "empty", "empty_like", "equal",
+    "erf", "erfc", "erfinv", "exp", "exp2", "expand_dims", "expm1", "eye", "finfo", "flip", "float16", "float32", "float64",
+    "floor", "floor_divide", "fmod", "fori_loop", "from_dlpack", "from_numpy", "full", "full_like", "gaussian_nll", "gelu",
+    "global_avg_pool", "global_max_pool", "glu", "grad", "greater", "greater_equal", "group_norm", "hard_shrink",
+    "hard_sigmoid", "hard_swish", "hard_tanh", "huber", "hypot", "iinfo", "imag", "inf", "instance_norm", "int16", "int32",
+    "int64", "int8", "iota", "isdtype", "isfinite", "isinf", "isnan", "jit", "jvp", "kl_div", "layer_norm", "leaky_relu",
+    "less", "less_equal", "lgamma", "linspace", "log", "log10", "log1p", "log2", "log_sigmoid", "log_softmax", "logaddexp",
+    "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "mae", "map", "matmul", "matrix_transpose",
+    "max", "max_pool", "maximum", "mean", "meshgrid", "min", "min_pool", "minimum", "mish", "moveaxis", "mse", "multiply",
+    "nan", "negative", "newaxis", "nextafter", "nll", "nn", "nonzero", "not_equal", "one_hot", "ones", "ones_like", "optim",
+    "outer", "pad", "permute_dims", "pi", "popcount", "positive", "pow", "prelu", "prod", "put_along_axis", "random",
+    "real", "reciprocal", "relu", "relu6", "remainder", "repeat", "reshape", "result_type", "rms_norm", "roll", "rotary",
+    "round", "rsqrt", "scan", "searchsorted", "selu", "sigmoid", "sign", "signbit", "silu", "sin", "sinh", "smooth_l1",
+    "soft_shrink", "softmax", "softmin", "softplus", "softsign", "sort", "split", "sqrt", "square", "squeeze", "stack",
+    "std", "stop_gradient", "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tanh_shrink",
+    "tensordot", "tile", "topk", "train", "tree", "tril", "triu", "trunc", "uint16", "uint32", "uint64", "uint8",
+    "unique_all", "unique_counts", "unique_inverse", "unique_values", "unstack", "value_and_grad", "var", "vecdot", "viz",
+    "vjp", "where", "while_loop", "zeros", "zeros_like",
 ]

@@ -67,6 +67,7 @@ def _written(trace: _Trace, executable: Executable, treedef: tree.TreeDef, leave
     if not all([isinstance(leaf, (Value, *_ARRAYS)) for leaf in leaves]):
         return None
     writer = Writer()
+    writer.lines.append(f"if {writer.constant(context)}.policy != {writer.constant(context.policy)}: return MISSED")
     names = [name for part, child in zip(("args", "kwargs"), treedef.children, strict=True)
              for name in treecode.take(child, part, writer)]
     types = [writer.constant(node.type) for node in trace.graph.inputs[: len(names)]]
@@ -129,7 +130,7 @@ class Jitted:
         statics, dynamic, named = self._separate(args, kwargs)
         leaves, treedef = tree.flatten((dynamic, named))
         values, key = _signature(leaves)
-        full_key = (treedef, key, _told_apart(statics))
+        full_key = (treedef, key, _told_apart(statics), context.policy)
         try:
             found = self._traces.get(full_key)
         except TypeError as error:

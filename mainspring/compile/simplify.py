@@ -5,6 +5,7 @@ Rules are a table: op name -> function(node) -> replacement or None; the driver 
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Callable
@@ -14,8 +15,10 @@ import numpy as np
 from mainspring.compile.fuse import FEW_ROWS
 from mainspring.compile.inline import is_virtual
 from mainspring.interpret.staged import trace
+from mainspring.ir.bind import following
 from mainspring.ir.graph import CONSTANT, INPUT, ITEM, Graph, Node, constant_node, graph, node, splice
 from mainspring.ir.op import OPS, Expand
+from mainspring.types.dtype import FLOATS
 from mainspring.types.shape import TensorType
 
 FOLD_SIZE = 4096  # elements up to which a constant result is computed at compile time
@@ -52,7 +55,8 @@ def inline(of: Graph, kept: frozenset[str] = frozenset()) -> Graph:
             result = function(*values, **n.static)
             return list(result) if isinstance(result, (tuple, list)) else [result]
 
-        traced = trace(expanded, [i.type for i in n.inputs], literal_size=sys.maxsize)  # type: ignore[arg-type, misc]
+        with following(None):  # what an op means does not depend on when it is compiled
+            traced = trace(expanded, [i.type for i in n.inputs], literal_size=sys.maxsize)  # type: ignore[arg-type, misc]
         results = splice(inline(traced.graph, kept), n.inputs)
         return results if not isinstance(n.type, TensorType) else results[0]
 
@@ -101,7 +105,12 @@ def _multiply(n: Node) -> Node | None:
 
 
 def _cast(n: Node) -> Node | None:
-    return n.inputs[0] if n.type == n.inputs[0].type else None
+    """A cast that changes nothing, or that takes back one to a wider float."""
+    inner = n.inputs[0]
+    if n.type == inner.type:
+        return inner
+    back = inner.op.name == "cast" and inner.inputs[0].type == n.type
+    return inner.inputs[0] if back and (n.dtype, inner.dtype) in _WIDER else None
 
 
 def _negative(n: Node) -> Node | None:
@@ -123,6 +132,9 @@ def _trivial_reduction(n: Node) -> Node | None:
 
 def _whole_slice(n: Node) -> Node | None:
     return n.inputs[0] if n.type == n.inputs[0].type else None
+
+
+_WIDER = {(narrow, wide) for narrow, wide in itertools.combinations(FLOATS, 2) if wide.bits > narrow.bits}
 
 
 RULES: dict[str, Rule] = {

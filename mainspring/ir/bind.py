@@ -88,10 +88,17 @@ class Recorder(Protocol):
         ...
 
 
+class Policy(Protocol):
+    """Changes what the interpreter gets; recorders see the operands that were given."""
+
+    def prepare(self, op: Op, args: tuple[Value, ...], interpreter: Interpreter) -> tuple[Value, ...]: ...
+
+
 class _Context(threading.local):
     def __init__(self) -> None:
         self.interpreters: list[Interpreter] = list(_defaults)
         self.recorders: list[Recorder] = []
+        self.policy: Policy | None = None
 
 
 _defaults: list[Interpreter] = []
@@ -173,9 +180,20 @@ def not_recording() -> Iterator[None]:
         context.recorders = before
 
 
+@contextlib.contextmanager
+def following(policy: Policy | None) -> Iterator[None]:
+    """Within the block, `policy` prepares operands; none does for None."""
+    before, context.policy = context.policy, policy
+    try:
+        yield
+    finally:
+        context.policy = before
+
+
 def bind(op: Op, *args: Value, **static: Any) -> Any:
     """Apply `op`: a value, or a tuple of values for an op of several results."""
-    result = context.interpreters[-1].apply(op, args, static)
+    interpreter, policy = context.interpreters[-1], context.policy
+    result = interpreter.apply(op, args if policy is None else policy.prepare(op, args, interpreter), static)
     if context.recorders:
         for recorder in tuple(context.recorders):
             recorder.record(op, args, static, result)

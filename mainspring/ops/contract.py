@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mainspring.base.errors import ArgumentError, DTypeError, ShapeError
+from mainspring.interpret.eager import as_value
 from mainspring.ir import scalar as s
 from mainspring.ir.bind import Value, bind
 from mainspring.ir.op import Op, Space, register
@@ -48,10 +49,23 @@ def accumulator(dtype: DType) -> DType:
     return float32 if dtype.kind == "float" and dtype.bits == 16 else dtype
 
 
+def _bytes(*operands: Any) -> bool:
+    """Whether all operands are integers of 8 bits, which may differ in sign."""
+    return all(x.dtype.bits == 8 and x.dtype.kind in ("int", "uint") for x in operands)
+
+
+def _require_pair(where: str, a: TensorType, b: TensorType, dtype: DType) -> None:
+    """Operands of one dtype, or any two integers of 8 bits; sums of a dtype that holds them."""
+    require_kind(where, "a", a.dtype, "numeric")
+    if a.dtype is not b.dtype and not _bytes(a, b):
+        raise DTypeError(where, "operands", "must have equal dtypes (the public functions promote)", f"{a}, {b}")
+    if dtype.kind == "bool" or (dtype.kind == "float") != (a.dtype.kind == "float"):
+        raise DTypeError(where, "dtype", "must be a float for floats and an integer for integers", f"{dtype.name} of {a}, {b}",
+                         "ms.matmul(x, y, dtype=ms.int32)")
+
+
 def _contract_infer(a: TensorType, b: TensorType, spec: str, dtype: DType) -> TensorType:
-    require_kind("contract", "a", a.dtype, "numeric")
-    if a.dtype is not b.dtype:
-        raise DTypeError("contract", "operands", "must have equal dtypes (the public functions promote)", f"{a}, {b}")
+    _require_pair("contract", a, b, dtype)
     extents = _extents(spec, a.shape, b.shape)
     return TensorType(tuple(extents[c] for c in _labels(spec)[2]), dtype)
 
@@ -178,21 +192,35 @@ CHAINS = register(Op("chains", _chains_infer, _chains_reference, _chains_space, 
                      "`contract` before its `chunks` of the one reduced dim are added up: dim 0 of the result counts them."))
 
 
-def _pair(where: str, a: Any, b: Any) -> tuple[Value, Value]:
+def _pair(where: str, a: Any, b: Any, dtype: Any = None) -> tuple[Value, Value]:
+    """Both in their common dtype; integers of 8 bits whose products are summed in another one stay as they are."""
+    if dtype is not None:
+        left, right = as_value(a, where), as_value(b, where)
+        if _bytes(left, right):
+            return left, right
     x, y = promoted(where, a, b)
     require_kind(where, "x1", x.dtype, "numeric")
     return x, y
 
 
+def _result_dtype(where: str, operand: Value, dtype: Any) -> DType:
+    return operand.dtype if dtype is None else as_dtype(dtype, where)
+
+
 _ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def matmul(x1: Any, x2: Any, /) -> Any:
+def matmul(x1: Any, x2: Any, /, *, dtype: Any = None) -> Any:
     """The matrix product over the last dim of `x1` and the second last (or only) dim of `x2`; leading dims broadcast.
 
     Shapes: (…, m, k) @ (…, k, n) -> (…, m, n); a 1-d operand is a row on the left, a column on the right.
+
+    Args:
+        dtype: of the sums and the result; by default the operands' common dtype. int8 and uint8, in any mixture, with
+            ``dtype=ms.int32`` are multiplied as they are and summed without overflow (exact below 2¹⁵ products);
+            bfloat16 with ``dtype=ms.float32`` keeps the digits of the sums.
     """
-    a, b = _pair("matmul", x1, x2)
+    a, b = _pair("matmul", x1, x2, dtype)
     if a.ndim == 0 or b.ndim == 0:
         raise ShapeError("matmul", "x1" if a.ndim == 0 else "x2", "must have at least 1 dim; multiply scalars with *",
                          f"{a.shape} @ {b.shape}", "ms.matmul(ms.ones((2, 3)), ms.ones((3, 4)))")
@@ -201,20 +229,20 @@ def matmul(x1: Any, x2: Any, /) -> Any:
         raise ShapeError("matmul", "x2", f"its dim {-2 if b.ndim > 1 else 0} must equal the last dim of x1",
                          f"{a.shape} @ {b.shape}",
                          "ms.matmul(ms.ones((2, 3)), ms.ones((3, 4)))")
-    product = _batched(left, right)
+    product = _batched(left, right, _result_dtype("matmul", a, dtype))
     if a.ndim == 1:
         product = squeeze(product, -2)
     return squeeze(product, -1) if b.ndim == 1 else product
 
 
-def _batched(a: Value, b: Value) -> Value:
+def _batched(a: Value, b: Value, dtype: DType) -> Value:
     batch = broadcast_shapes(a.shape[:-2], b.shape[:-2], where="matmul")
     names = _ALPHABET[: len(batch)]
     if not any(n != 1 for n in b.shape[:-2]) and len(b.shape) - 2 <= len(a.shape) - 2:
         b = reshape(b, b.shape[-2:])  # one matrix for all rows: no batch at all
-        return bind(CONTRACT, a, b, spec=f"{names}XK,KY->{names}XY", dtype=a.dtype)
+        return bind(CONTRACT, a, b, spec=f"{names}XK,KY->{names}XY", dtype=dtype)
     a, b = broadcast(a, (*batch, *a.shape[-2:])), broadcast(b, (*batch, *b.shape[-2:]))
-    return bind(CONTRACT, a, b, spec=f"{names}XK,{names}KY->{names}XY", dtype=a.dtype)
+    return bind(CONTRACT, a, b, spec=f"{names}XK,{names}KY->{names}XY", dtype=dtype)
 
 
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Any:
@@ -367,26 +395,24 @@ def _conv_out(x: Shape, w: Shape, stride: Shape, padding: Pairs, dilation: Shape
 
 
 def _conv_infer(x: TensorType, w: TensorType, stride: Shape, padding: Pairs, dilation: Shape, window_dilation: Shape,
-                groups: int) -> TensorType:
+                groups: int, dtype: DType) -> TensorType:
     example = "ms.conv(ms.ones((1, 8, 8, 3)), ms.ones((3, 3, 3, 16)))"
     if len(x.shape) != len(w.shape) or len(x.shape) < 3:
         raise ShapeError("conv", "w",
                          "x is (batch, 1 to 3 spatial dims, channels), w (window dims, channels/groups, out channels)",
                          f"{x}, {w}", example)
-    if x.dtype is not w.dtype:
-        raise DTypeError("conv", "w", "must have the dtype of x", f"{x}, {w}")
-    require_kind("conv", "x", x.dtype, "numeric")
+    _require_pair("conv", x, w, dtype)
     if x.shape[-1] != w.shape[-2] * groups or w.shape[-1] % groups:
         raise ShapeError("conv", "w", "channels of x must be groups × channels of w, and groups divide the out channels",
                          f"x.shape={x.shape}, w.shape={w.shape}, groups={groups}", example)
-    return TensorType(_conv_out(x.shape, w.shape, stride, padding, dilation, window_dilation), x.dtype)
+    return TensorType(_conv_out(x.shape, w.shape, stride, padding, dilation, window_dilation), dtype)
 
 
 def _conv_space(x: TensorType, w: TensorType, stride: Shape, padding: Pairs, dilation: Shape, window_dilation: Shape,
-                groups: int) -> Space:
+                groups: int, dtype: DType) -> Space:
     out = _conv_out(x.shape, w.shape, stride, padding, dilation, window_dilation)
     d, per_in, per_out = len(out) - 2, w.shape[-2], w.shape[-1] // groups
-    wide = accumulator(x.dtype)
+    wide = accumulator(dtype)
 
     def element(read: Callable[..., Any], *index: Any) -> Any:
         n, places, o, window, c = index[0], index[1: 1 + d], index[1 + d], index[2 + d: 2 + 2 * d], index[-1]
@@ -405,10 +431,9 @@ def _conv_space(x: TensorType, w: TensorType, stride: Shape, padding: Pairs, dil
 
 
 def _conv_reference(x: np.ndarray, w: np.ndarray, stride: Shape, padding: Pairs, dilation: Shape, window_dilation: Shape,
-                    groups: int) -> np.ndarray:
+                    groups: int, dtype: DType) -> np.ndarray:
     out = _conv_out(x.shape, w.shape, stride, padding, dilation, window_dilation)
-    d, dtype = len(out) - 2, x.dtype
-    wide_dtype = accumulator(as_dtype(dtype)).numpy
+    d, wide_dtype = len(out) - 2, accumulator(dtype).numpy
     full = [max(0, (n - 1) * k + 1) for n, k in zip(x.shape[1:-1], dilation, strict=True)]
     reach = [(m - 1) * st + (k - 1) * wd + 1
              for m, st, k, wd in zip(out[1:-1], stride, w.shape[:-2], window_dilation, strict=True)]
@@ -428,12 +453,12 @@ def _conv_reference(x: np.ndarray, w: np.ndarray, stride: Shape, padding: Pairs,
     per_in, per_out = w.shape[-2], w.shape[-1] // groups
     parts = [np.tensordot(windows[..., g * per_in: (g + 1) * per_in], w[..., g * per_out: (g + 1) * per_out].astype(wide_dtype),
                           axes=d + 1) for g in range(groups)]
-    return np.concatenate(parts, axis=-1).astype(dtype)
+    return np.concatenate(parts, axis=-1).astype(dtype.numpy)
 
 
-def _conv_vjp(ct: Value, out: Value, x: Value, w: Value, stride: Shape, padding: Pairs, dilation: Shape, window_dilation: Shape,
-              groups: int) -> tuple[Any, Any]:
-    d = len(stride)
+def _conv_vjp(given: Value, out: Value, x: Value, w: Value, stride: Shape, padding: Pairs, dilation: Shape,
+              window_dilation: Shape, groups: int, dtype: DType) -> tuple[Any, Any]:
+    d, ct = len(stride), cast_to(given, x.dtype)
     per_in, per_out = w.shape[-2], w.shape[-1] // groups
     window = w.shape[:-2]
 
@@ -449,7 +474,7 @@ def _conv_vjp(ct: Value, out: Value, x: Value, w: Value, stride: Shape, padding:
             wide = max(0, (x.shape[1 + i] - 1) * dilation[i] + 1)
             pads.append((low, wide - max(0, (ct.shape[1 + i] - 1) * stride[i] + 1) - low + reach))
         return bind(CONV, ct, swapped, stride=dilation, padding=tuple(pads), dilation=stride, window_dilation=window_dilation,
-                    groups=groups)
+                    groups=groups, dtype=x.dtype)
 
     def of_window() -> Value:
         """The input under the cotangent as window: channels are the batch, the batch one more spatial dim, the outermost."""
@@ -461,7 +486,7 @@ def _conv_vjp(ct: Value, out: Value, x: Value, w: Value, stride: Shape, padding:
             reach = max(0, (ct.shape[1 + i] - 1) * stride[i] + 1)
             pads.append((padding[i][0], (window[i] - 1) * window_dilation[i] + reach - wide - padding[i][0]))
         result = bind(CONV, left, right, stride=(1, *window_dilation), padding=tuple(pads), dilation=(1, *dilation),
-                      window_dilation=(1, *stride), groups=groups)
+                      window_dilation=(1, *stride), groups=groups, dtype=w.dtype)
         return permute_dims(reshape(result, (per_in, *window, w.shape[-1])), (*range(1, d + 1), 0, d + 1))
 
     return of_input, of_window
@@ -469,7 +494,7 @@ def _conv_vjp(ct: Value, out: Value, x: Value, w: Value, stride: Shape, padding:
 
 CONV = register(Op("conv", _conv_infer, _conv_reference, _conv_space, _conv_vjp,
                    "Windows of `x` (batch, spatial…, channels) times `w` (window…, channels/groups, out channels), summed. "
-                   "`dilation` spreads `x`, `window_dilation` spreads `w`."))
+                   "`dilation` spreads `x`, `window_dilation` spreads `w`; `dtype` is that of the result."))
 
 
 def _per_dim(value: int | Sequence[int], d: int, where: str, argument: str) -> Shape:
@@ -503,7 +528,7 @@ def conv_padding(padding: str | int | Sequence[Any], x: Shape, window: Shape, st
 
 def conv(x: Any, w: Any, /, *, stride: int | Sequence[int] = 1, padding: str | int | Sequence[Any] = "valid",
          dilation: int | Sequence[int] = 1,
-         groups: int = 1) -> Any:
+         groups: int = 1, dtype: Any = None) -> Any:
     """Convolution (cross-correlation), channels last, over 1 to 3 spatial dims.
 
     Args:
@@ -511,10 +536,11 @@ def conv(x: Any, w: Any, /, *, stride: int | Sequence[int] = 1, padding: str | i
         w: (*window, channels / groups, out channels).
         stride: step of the window. padding: "valid", "same", an int, or a (low, high) pair a dim.
         dilation: distance between the window's taps. groups: channel groups convolved apart.
+        dtype: of the sums and the result, as in `matmul`.
 
     Returns: (batch, *places, out channels).
     """
-    a, b = _pair("conv", x, w)
+    a, b = _pair("conv", x, w, dtype)
     d = b.ndim - 2
     if a.ndim != b.ndim or not 1 <= d <= 3:
         raise ShapeError("conv", "w",
@@ -522,7 +548,8 @@ def conv(x: Any, w: Any, /, *, stride: int | Sequence[int] = 1, padding: str | i
                          f"{a._type}, {b._type}", "ms.conv(ms.ones((1, 8, 8, 3)), ms.ones((3, 3, 3, 16)))")
     strides, spread = _per_dim(stride, d, "conv", "stride"), _per_dim(dilation, d, "conv", "dilation")
     pads = conv_padding(padding, a.shape[1:-1], b.shape[:-2], strides, spread)
-    return bind(CONV, a, b, stride=strides, padding=pads, dilation=(1,) * d, window_dilation=spread, groups=groups)
+    return bind(CONV, a, b, stride=strides, padding=pads, dilation=(1,) * d, window_dilation=spread, groups=groups,
+                dtype=_result_dtype("conv", a, dtype))
 
 
 def conv_transpose(x: Any, w: Any, /, *, stride: int | Sequence[int] = 1, padding: int | Sequence[Any] = 0,
@@ -550,5 +577,6 @@ def conv_transpose(x: Any, w: Any, /, *, stride: int | Sequence[int] = 1, paddin
     swapped = reshape(permute_dims(parts, (*range(d), d + 2, d + 1, d)), (*b.shape[:d], per_in, groups * per_out))
     reach = [(k - 1) * wd for k, wd in zip(b.shape[:d], spread, strict=True)]
     inner = tuple((r - low, r - high + e) for r, (low, high), e in zip(reach, pads, extra, strict=True))
-    return bind(CONV, a, swapped, stride=(1,) * d, padding=inner, dilation=strides, window_dilation=spread, groups=groups)
+    return bind(CONV, a, swapped, stride=(1,) * d, padding=inner, dilation=strides, window_dilation=spread, groups=groups,
+                dtype=a.dtype)
 

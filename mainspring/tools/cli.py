@@ -103,6 +103,7 @@ def train(
     keep: Annotated[int | None, typer.Option(help="Checkpoints to keep.")] = None,
     patience: Annotated[int | None, typer.Option(help="Stop after so many evaluations without a better one.")] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of a moving average of the weights, e.g. 0.999.")] = None,
+    precision: Annotated[str | None, typer.Option(help="Of products: float32, or bfloat16 summed in float32.")] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/RECIPE, or with a number if that exists.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run that --out holds.")] = False,
@@ -121,6 +122,7 @@ def train(
         "keep": keep,
         "patience": patience,
         "ema": ema,
+        "precision": precision,
     }
     chosen = {name: value for name, value in given.items() if value is not None}
     order = training.Order(recipe, chosen, tuple(setting or ()), out, overwrite, resume)

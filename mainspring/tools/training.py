@@ -12,6 +12,7 @@ from typing import Any
 
 from mainspring import recipes
 from mainspring.base.errors import ArgumentError, DataError
+from mainspring.ops.precision import Precision
 from mainspring.recipes import Recipe
 from mainspring.recipes.sampling import Sampling
 from mainspring.tools import live
@@ -105,7 +106,9 @@ def _folder(order: Order, recipe: Recipe, config: dict[str, Any]) -> RunFolder:
 
 
 def _finish(recipe: Recipe, settings: Settings, task: Task, outcome: Outcome, folder: RunFolder) -> None:
-    folder.write("sample.txt", recipe.sample(settings, outcome.model, task))
+    with settings.policy.applied():
+        sample = recipe.sample(settings, outcome.model, task)
+    folder.write("sample.txt", sample)
     write_report(folder.path)
 
 
@@ -122,4 +125,9 @@ def generate(run: Path, prompt: str, sampling: Sampling) -> Iterator[str]:
     if recipe.generate is None:
         able = ", ".join(name for name in recipes.NAMES if recipes.find(name).generate)
         raise ArgumentError("generate", "run", f"it must be of a recipe that writes text ({able})", f"{run}: {recipe.name}", "")
-    return recipe.generate(settings, folder.checkpoints, prompt, sampling)
+    return _following(settings.policy, recipe.generate(settings, folder.checkpoints, prompt, sampling))
+
+
+def _following(policy: Precision, pieces: Iterator[str]) -> Iterator[str]:
+    with policy.applied():
+        yield from pieces

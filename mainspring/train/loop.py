@@ -160,7 +160,7 @@ class _Run:
     # ------------------------------------------------------------------------------------------- steps
 
     def train(self, should_stop: Callable[[], bool]) -> Outcome:
-        advance = jit(training_step(self.task.loss, self.optimizer), donate=(0,))
+        advance = jit(training_step(self.task.loss, self.optimizer, self.settings.policy), donate=(0,))
         while not self._over():
             self.state, measured = advance(self.state, next(self.task.loader))
             self.step += 1
@@ -190,7 +190,8 @@ class _Run:
             self._write({**{f"train_{name}": value for name, value in values.items()}, **rate})
 
     def _evaluate(self) -> None:
-        self.validation = self.task.validation(model_to_use(self.state, self.settings.ema))
+        with self.settings.policy.applied():
+            self.validation = self.task.validation(model_to_use(self.state, self.settings.ema))
         loss = self.validation["loss"]
         if not math.isfinite(loss):
             raise self._diverged("the validation loss must be finite", f"{loss} at step {self.step}")

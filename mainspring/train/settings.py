@@ -12,6 +12,8 @@ import typing
 from typing import Any
 
 from mainspring.base.errors import ArgumentError
+from mainspring.ops.precision import Precision
+from mainspring.types.dtype import as_dtype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Settings:
         keep: checkpoints to keep.
         patience: stop after so many evaluations without a lower validation loss; None never does. The checkpoint of the best
             one is then among those kept.
+        precision: "float32", or "bfloat16" to multiply in bfloat16 (see `ms.Precision`), in training, evaluation and use.
         ema: decay of a moving average of the weights, which is then what is evaluated and used; None keeps none.
 
     Raises:
@@ -45,6 +48,7 @@ class Settings:
     keep: int = 3
     patience: int | None = None
     ema: float | None = None
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         for name, kinds in field_types(type(self)).items():
@@ -54,6 +58,7 @@ class Settings:
         self.require("learning_rate", lambda value: 0 < value < math.inf, "it must be positive and finite")
         self.require("seed", lambda value: 0 <= value < 1 << 63, "it must be in 0..2⁶³-1")
         self.require("ema", lambda value: 0 < value < 1, "it must be between 0 and 1")
+        self.require("precision", lambda value: value in ("float32", "bfloat16"), "it must be float32 or bfloat16")
 
     def require(self, name: str, holds: Any, rule: str) -> None:
         """Refuse the setting `name` unless it is None or `holds` for it."""
@@ -68,6 +73,11 @@ class Settings:
         elif type(value) not in kinds:
             words = " or ".join("nothing" if kind is types.NoneType else kind.__name__ for kind in kinds)
             raise ArgumentError("settings", name, f"it must be of type {words}", repr(value), _example(type(self), name))
+
+    @property
+    def policy(self) -> Precision:
+        """The `Precision` that `precision` names."""
+        return Precision(compute=as_dtype(self.precision))
 
     def as_json(self) -> dict[str, Any]:
         """The settings as a dict that JSON can hold."""

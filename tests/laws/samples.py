@@ -12,7 +12,7 @@ import numpy as np
 from mainspring.interpret.staged import trace
 from mainspring.ir.graph import Graph
 from mainspring.ir.op import OPS
-from mainspring.types.dtype import ALL, as_dtype, bool_, float32, float64
+from mainspring.types.dtype import ALL, DType, as_dtype, bool_, float32, float64, int8, int32, uint8
 from mainspring.types.shape import TensorType
 from tests.laws.draw import MAKERS, STRUCTURAL, Draw, Sample, all_samples, entry, samples, shapes
 
@@ -243,6 +243,13 @@ CONTRACTIONS: list[tuple[str, tuple[int, ...], tuple[int, ...], bool]] = [  # sp
 ]
 
 
+def _wider(dtype: DType) -> list[DType]:
+    """In which dtypes, besides its own, products of `dtype` are summed."""
+    if dtype.kind == "bool" or dtype.bits > 16:
+        return []
+    return [float32] if dtype.kind == "float" else [int32]
+
+
 @entry("contract")
 def _contract(draw: Draw) -> Iterator[Sample]:
     for spec, a, b, always in CONTRACTIONS:
@@ -250,8 +257,15 @@ def _contract(draw: Draw) -> Iterator[Sample]:
             yield draw.sample(draw(*a), draw(*b), spec=spec, dtype=draw.dtype)
     yield draw.sample(draw(18, 21), draw(34, 21), spec="ik,jk->ij", dtype=draw.dtype, view="transpose")
     yield draw.sample(draw(18, 21), draw(21, 34), spec="ij,jk->ik", dtype=draw.dtype, view="slice")
-    if draw.dtype.kind == "float" and draw.dtype.bits == 16:
-        yield draw.sample(draw(9, 20), draw(20, 33), spec="ij,jk->ik", dtype=float32)
+    for wide in _wider(draw.dtype):
+        for spec, a, b in (("ij,jk->ik", (9, 21), (21, 33)), ("ij,kj->ik", (19, 150), (40, 150)), ("k,kj->j", (35,), (35, 20)),
+                           ("ji,jk->ik", (20, 18), (20, 35)), ("bij,bjk->bik", (2, 7, 301), (2, 301, 16))):
+            yield draw.sample(draw(*a), draw(*b), spec=spec, dtype=wide)
+    if draw.dtype.bits == 8 and draw.dtype.kind != "bool":
+        info, other = np.iinfo(draw.dtype.numpy), uint8 if draw.dtype is int8 else int8
+        for x in (draw(9, 21), np.full((9, 21), info.min, draw.dtype.numpy), np.full((9, 21), info.max, draw.dtype.numpy)):
+            yield draw.sample(x, draw(21, 33, low=-18, dtype=other), spec="ij,jk->ik", dtype=int32)
+            yield draw.sample(x, x.T, spec="ij,jk->ik", dtype=int32)
 
 
 @entry("chains")
@@ -271,6 +285,7 @@ def _conv(draw: Draw) -> Iterator[Sample]:
         window_dilation: int = 1,
         groups: int = 1,
         view: str = "",
+        dtype: DType = draw.dtype,
     ) -> Sample:
         d = len(x) - 2
         return draw.sample(
@@ -281,12 +296,16 @@ def _conv(draw: Draw) -> Iterator[Sample]:
             dilation=(dilation,) * d,
             window_dilation=(window_dilation,) * d,
             groups=groups,
+            dtype=dtype,
             view=view,
         )
 
     yield case((2, 9, 3), (3, 3, 5), padding=(1, 1))
     yield case((1, 5, 6, 2), (3, 2, 2, 4), stride=2, padding=(1, 0))
     yield case((2, 4, 4, 6), (2, 2, 3, 4), groups=2)
+    for wide in _wider(draw.dtype):
+        yield case((2, 6, 6, 5), (3, 3, 5, 19), padding=(1, 1), dtype=wide)
+        yield case((1, 7, 6, 8), (3, 3, 4, 34), stride=2, groups=2, dtype=wide)
     if draw.thorough:
         yield case((1, 8, 8, 4), (3, 3, 1, 4), groups=4, padding=(1, 1))
         yield case((1, 7, 9, 3), (3, 3, 3, 33), window_dilation=2, padding=(2, 2))

@@ -110,9 +110,9 @@ def test_it_learns_and_reports(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop_at", [1, 5, 8, 23])
-@pytest.mark.parametrize("ema", [None, 0.9])
-def test_a_stopped_run_resumes_to_the_same_bytes(tmp_path: Path, stop_at: int, ema: float | None) -> None:
-    settings = Settings(**{**SHORT.as_json(), "ema": ema})
+@pytest.mark.parametrize("setting", [{}, {"ema": 0.9}, {"precision": "bfloat16"}], ids=str)
+def test_a_stopped_run_resumes_to_the_same_bytes(tmp_path: Path, stop_at: int, setting: dict[str, Any]) -> None:
+    settings = Settings(**{**SHORT.as_json(), **setting})
     run(tmp_path / "whole", settings)
     stopped = run(tmp_path / "parts", settings, stop_at=stop_at)
     assert not stopped.finished and stopped.step == stop_at
