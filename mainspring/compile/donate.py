@@ -1,18 +1,19 @@
 """Donation: an output takes the memory of an input that the caller gave away, so that an update is in place.
 
-Allowed when everything that reads the input comes before the one kernel that writes the output, or is that kernel and reads
-each element at the very place where it then writes it. An output that begins as a copy of an input which nobody reads later
-lives in that input, and the copy is left out.
+Allowed when nothing that reads the input waits for the one kernel that writes the output, but perhaps that kernel, which then
+must read each element at the very place where it writes it. Readers that would come later are moved before it. An output that
+begins as a copy of an input, and is then written further, lives in that input without the copy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from mainspring.compile.loops import Body, Buffer, Kernel, Store, children, expressions
 from mainspring.compile.memory import BranchSteps, LoopSteps, RepeatSteps, Run, Slot, Step, View
 from mainspring.compile.rename import rename_buffer
+from mainspring.compile.schedule import Dependences
 from mainspring.ir import scalar as s
 from mainspring.types.shape import TensorType
 
@@ -21,47 +22,58 @@ def reuse_donated(
     steps: Sequence[Step], donated: Sequence[Slot], outputs: Sequence[Slot], types: dict[Slot, TensorType]
 ) -> tuple[list[Step], list[Slot | None]]:
     """Steps in which outputs live in donated inputs of their type where possible, and for each output the input it lives in."""
-    touched: dict[Slot, list[int]] = {}
-    written: dict[Slot, list[int]] = {}
-    for at, step in enumerate(steps):
-        for slot in _slots(step):
-            touched.setdefault(slot, []).append(at)
-        for slot in _written(step):
-            written.setdefault(slot, []).append(at)
-    free = dict.fromkeys(donated)
-    homes: dict[Slot, Slot] = {}
-    left_out: set[int] = set()
+    deps, free, homes, left_out = Dependences(steps), dict.fromkeys(donated), {}, set()
+    touching: dict[Slot, list[int]] = {}
+    for i, (read, written) in enumerate(zip(deps.reads, deps.writes, strict=True)):
+        for slot in read | written:
+            touching.setdefault(slot, []).append(i)
+
+    def settle(out: Slot, home: Slot, readers: Sequence[int], writers: Sequence[int]) -> None:
+        for writer in writers:
+            for reader in readers:
+                deps.add(reader, writer)
+        del free[home]
+        homes[out] = home
+
     for out in outputs:
-        writers = written.get(out, [])
-        if out.nbytes == 0 or not writers or touched[out][0] != writers[0] or not isinstance(steps[writers[0]], Run):
-            continue
-        alike = [slot for slot in free if types[slot] == types[out]]
-        if len(writers) == 1:
-            home = _home(steps[writers[0]], writers[0], out, alike, touched)  # type: ignore[arg-type]
-        else:
-            home = _copied(steps[writers[0]], writers[0], alike, touched)  # type: ignore[arg-type]
-            left_out.update([writers[0]] if home else [])
-        if home is not None:
-            del free[home]
-            homes[out] = home
-    kept = [step for at, step in enumerate(steps) if at not in left_out]
+        copy, *further = touching.get(out, [])[:2] or [None]
+        source = _copied(steps[copy]) if copy is not None and further and out in deps.writes[copy] else None
+        if source is not None and source in free and types[source] == types[out]:
+            readers = [i for i in touching[source] if i != copy]
+            writers = [i for i in touching[out] if i != copy and out in deps.writes[i]]
+            if not any(i == w or deps.waits(i, w) for i in readers for w in writers):
+                settle(out, source, readers, writers)
+                left_out.add(copy)
+    for read_too in (True, False):  # a slot that the writer itself reads, then any other
+        for out in outputs:
+            at = None if out in homes else _writer(steps, deps, out, touching.get(out, []))
+            for home in [slot for slot in free if at is not None and types[slot] == types[out]]:
+                readers = [i for i in touching.get(home, []) if i != at]
+                if _fits(steps[at], at, home, out, readers, deps, read_too):  # type: ignore[index, arg-type]
+                    settle(out, home, readers, [at])  # type: ignore[list-item]
+                    break
+    kept = [steps[i] for i in deps.order() if i not in left_out]
     return [_moved(step, homes) for step in kept], [homes.get(out) for out in outputs]
 
 
-def _copied(first: Run, at: int, free: Iterable[Slot], touched: dict[Slot, list[int]]) -> Slot | None:
-    """The donated slot that the output begins as a copy of, when nobody reads that slot afterwards."""
-    source = first.views[0].slot
-    return source if first.kernel.name == "copy" and source in free and touched[source][-1] == at else None
+def _copied(step: Step) -> Slot | None:
+    """What `step` copies; None when it does anything else."""
+    return step.views[0].slot if isinstance(step, Run) and step.kernel.name == "copy" else None
 
 
-def _home(writer: Run, at: int, out: Slot, free: Iterable[Slot], touched: dict[Slot, list[int]]) -> Slot | None:
-    """A donated slot in which `out` may live; those that its writer reads come first."""
-    own = {v.slot for v in writer.views}
-    fitting = [slot for slot in free if touched.get(slot, [-1])[-1] <= at]
-    for slot in sorted(fitting, key=lambda x: x not in own):
-        if slot not in own or _in_place(writer, slot, out):
-            return slot
-    return None
+def _writer(steps: Sequence[Step], deps: Dependences, out: Slot, touching: Sequence[int]) -> int | None:
+    """The one launch that writes `out`, before anything reads it; None when there is no such launch."""
+    alone = out.nbytes > 0 and sum(out in deps.writes[i] for i in touching) == 1
+    return touching[0] if alone and out in deps.writes[touching[0]] and isinstance(steps[touching[0]], Run) else None
+
+
+def _fits(writer: Run, at: int, home: Slot, out: Slot, readers: Sequence[int], deps: Dependences, read_too: bool) -> bool:
+    """Whether `out`, written by step `at`, may live in `home`, which `readers` read and, if `read_too`, the writer itself."""
+    if read_too != any(v.slot is home for v in writer.views):
+        return False
+    if read_too:
+        return _in_place(writer, home, out) and not any(deps.waits(i, at) for i in readers)
+    return all(i < at for i in readers)
 
 
 def _in_place(run: Run, read: Slot, written: Slot) -> bool:
@@ -93,22 +105,6 @@ def _bodies(body: Body) -> Iterator[Body]:
 def _statements(body: Body) -> Iterator[object]:
     for part in _bodies(body):
         yield from part
-
-
-def _slots(step: Step) -> set[Slot]:
-    if isinstance(step, Run):
-        return {v.slot for v in step.views}
-    if isinstance(step, RepeatSteps):
-        return set().union(*[_slots(x) for x in step.body])
-    if isinstance(step, LoopSteps):
-        return {step.flag.slot}.union(*[_slots(x) for x in step.test + step.body])
-    return {step.flag.slot}.union(*[_slots(x) for x in step.then + step.other])
-
-
-def _written(step: Step) -> set[Slot]:
-    if isinstance(step, Run):
-        return {v.slot for p, v in zip(step.kernel.params, step.views, strict=True) if p in step.kernel.written}
-    return _slots(step)
 
 
 def _moved(step: Step, homes: dict[Slot, Slot]) -> Step:

@@ -3,7 +3,7 @@
     prepare:  inline → simplify → fold constants → split long reductions → split products of few rows → split and pad windows
               → simplify
     region:   fuse → choose kernels → loops        (bodies of control flow are regions of their own)
-    plan:     donation → memory and barriers
+    plan:     donation → order → memory and barriers
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from mainspring.compile.loopnest import Nest, map_kernel, reduce_kernel, row_ker
 from mainspring.compile.loops import Buffer, For, Kernel, Store, Write, load
 from mainspring.compile.memory import BranchSteps, LoopSteps, RepeatSteps, Run, Slot, Step, View, plan
 from mainspring.compile.program import Program
+from mainspring.compile.schedule import schedule
 from mainspring.compile.target import Target
 from mainspring.compile.template import Call, Rounds
 from mainspring.compile.templates import TEMPLATES
@@ -102,7 +103,7 @@ def lower(graph: Graph, target: Target, donated: Sequence[int] = (), chooser: Ch
     steps = lowering.region(graph, [View(x) for x in inputs], [View(x) for x in outputs], donated=donated)
     types = dict(zip([*inputs, *outputs], [*graph.input_types, *graph.output_types], strict=True))
     steps, aliases = reuse_donated(steps, [inputs[i] for i in donated], outputs, types)
-    program = plan(steps, lowering.bases, lowering.work)
+    program = plan(schedule(steps), lowering.bases, lowering.work)
     reused = [None if a is None else inputs.index(a) for a in aliases]
     return Lowered(program, lowering.constants, reused, lowering.works)
 

@@ -7,6 +7,7 @@ Time is counted in barriers: between two of them steps run at once, and nothing 
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from mainspring.compile.loops import Kernel
 from mainspring.compile.program import ARENA, Barrier, Branch, Instr, Launch, Loop, Program, Ref, Repeat
 
 ALIGN = 64
+MANY = 4000  # slots from which on places are looked for in one order only
 
 
 @dataclass(eq=False)
@@ -173,25 +175,38 @@ class _Planner:
 
 
 def _place(planner: _Planner) -> tuple[dict[Slot, int], int]:
-    """An offset for each temporary slot, first fit in order of first use; and the bytes of the arena."""
-    intervals = sorted(((*planner.interval(life), slot) for slot, life in planner.lives.items()),
-                       key=lambda t: (t[0], -t[2].nbytes))
+    """An offset for each temporary slot, and the bytes of the arena: the best of a few orders in which slots are placed."""
+    slots = [_Placed(slot, max(ALIGN, -(-slot.nbytes // ALIGN) * ALIGN), *planner.interval(life))
+             for slot, life in planner.lives.items()]
+    orders = (lambda x: (x.first, -x.size), lambda x: (-x.size, x.first), lambda x: (-x.size * (x.last - x.first + 1), x.first))
+    tried = [_first_fit(sorted(slots, key=order)) for order in orders[: 1 if len(slots) > MANY else None]]
+    return min(tried, key=lambda result: result[1])
+
+
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    """A slot of so many bytes, a multiple of ALIGN, that lives from time `first` to `last`."""
+
+    slot: Slot
+    size: int
+    first: int
+    last: int
+
+
+def _first_fit(slots: Sequence[_Placed]) -> tuple[dict[Slot, int], int]:
+    """Each slot, in this order, at the lowest offset that is free as long as it lives; and the end of all."""
     offsets: dict[Slot, int] = {}
-    active: list[tuple[int, int, int]] = []  # (offset, end, last time), by offset
-    top = 0
-    for first, last, slot in intervals:
-        active = [a for a in active if a[2] >= first]
-        size = max(ALIGN, -(-slot.nbytes // ALIGN) * ALIGN)
+    taken: list[tuple[int, int, int, int]] = []  # (offset, end, first, last), by offset
+    for x in slots:
         at = 0
-        for offset, end, _ in active:
-            if offset - at >= size:
-                break
-            at = max(at, end)
-        offsets[slot] = at
-        active.append((at, at + size, last))
-        active.sort()
-        top = max(top, at + size)
-    return offsets, top
+        for offset, end, first, last in taken:
+            if first <= x.last and x.first <= last:
+                if offset - at >= x.size:
+                    break
+                at = max(at, end)
+        offsets[x.slot] = at
+        insort(taken, (at, at + x.size, x.first, x.last))
+    return offsets, max([end for _, end, _, _ in taken], default=0)
 
 
 def plan(steps: Sequence[Step], bases: int, work: float) -> Program:

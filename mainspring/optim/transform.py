@@ -160,10 +160,10 @@ def global_norm(of: Any) -> Any:
 
 
 def _total(terms: list[Any]) -> Any:
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
+    """The sum by pairs of neighbours: a chain of additions would be as many steps, one waiting for the other."""
+    while len(terms) > 1:
+        terms = [a + b for a, b in zip(terms[::2], terms[1::2], strict=False)] + terms[len(terms) & ~1 :]
+    return terms[0]
 
 
 def clip_by_global_norm(limit: float) -> Optimizer:

@@ -33,7 +33,7 @@ from mainspring.ir.bind import Value, memory_value, write_memory_value
 from mainspring.ir.graph import Graph
 from mainspring.ir.text import show
 from mainspring.runtime import kernel_cache, tuning
-from mainspring.runtime.buffers import ALIGNMENT, allocate, supplier
+from mainspring.runtime.buffers import ALIGNMENT, allocate, supplier, trim
 from mainspring.runtime.native import NativeProgram
 from mainspring.runtime.python_program import PythonProgram
 from mainspring.types.dtype import as_dtype
@@ -140,10 +140,14 @@ class NativeExecutable:
         writer.lines.append(f"{twice} = () if len({{{every}}}) == {len(addresses)} else {repeated}(({every},))")
         places = {}
         for i, source in reused:
-            x, address, memory = operands[source], addresses[source], writer.fresh()
+            x, address, memory, old = operands[source], addresses[source], writer.fresh(), writer.fresh()
             mine = f"{x}._held is None and not {address} % {ALIGNMENT} and {address} not in {twice}"
-            writer.lines.append(f"if {mine}: {memory} = {x}._memory")
-            writer.lines.append(f"else: {memory}, {address} = {copy}({address}, {self.types[i].nbytes})")
+            writer.lines += [
+                f"if {mine}: {memory} = {x}._memory",
+                "else:",
+                f"    {old}, ({memory}, {address}) = {address}, {copy}({address}, {self.types[i].nbytes})",
+                f"    if {old} not in {twice}: {x}._held = {x}._memory = None",  # at once: not all of a state is there twice
+            ]
             places[i] = memory, address
         return places
 
@@ -244,6 +248,7 @@ def _make(graph: Graph, donated: tuple[int, ...], backend: str, chooser: Chooser
     else:
         executable, payload = _compile(source)
         kernel_cache.put(key, payload)
+        trim()
     if flags.debug() >= 1:
         origin = "compiled" if stored is None else "from the disk cache"
         print(f"[mainspring] {graph!r}: {origin} in {time.perf_counter() - started:.3f} s", file=sys.stderr)
