@@ -233,12 +233,13 @@ def _stretch(work: _Work, run: _Run, rest: Sequence[int], most: int | None) -> i
     waiting, skipped = set(rest), 0
     alive = sum([work.sizes[slot] for slot in run.alive])
     for i in rest:
-        new = run.new(i)
         if work.deps.direct[i] & waiting:
             if most is None:
                 break
             skipped += 1
-        elif not skipped or (most is not None and alive + new <= most and (new <= SMALL or skipped <= NEAR)):
+            continue
+        new = run.new(i)
+        if not skipped or (most is not None and alive + new <= most and (new <= SMALL or skipped <= NEAR)):
             alive += new
             run.do(i)
     return alive
