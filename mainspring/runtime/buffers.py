@@ -8,12 +8,10 @@ which would cost an elementwise kernel more than its work.
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from collections import defaultdict, deque
 from collections.abc import Callable
-from functools import cache, partial
-from typing import Any
+from functools import partial
 
 import numpy as np
 
@@ -109,15 +107,3 @@ def clear() -> None:
     global _kept
     _free.clear()
     _kept = 0
-
-
-def trim() -> None:
-    """Give back to the system what the C library keeps of memory that was freed: much, after LLVM was at work."""
-    if (give_back := _malloc_trim()) is not None:
-        give_back(0)
-
-
-@cache
-def _malloc_trim() -> Any:
-    """glibc's malloc_trim, or None."""
-    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None

@@ -33,7 +33,8 @@ from mainspring.ir.bind import Value, memory_value, write_memory_value
 from mainspring.ir.graph import Graph
 from mainspring.ir.text import show
 from mainspring.runtime import kernel_cache, tuning
-from mainspring.runtime.buffers import ALIGNMENT, allocate, supplier, trim
+from mainspring.runtime.buffers import ALIGNMENT, allocate, supplier
+from mainspring.runtime.footprint import give_back
 from mainspring.runtime.native import NativeProgram
 from mainspring.runtime.python_program import PythonProgram
 from mainspring.types.dtype import as_dtype
@@ -51,6 +52,7 @@ class Executable(Protocol):
 
 
 SHARED_BYTES = 1 << 14  # results up to this size share one piece of memory, larger ones get their own
+LARGE = 1 << 16  # bytes of code that take LLVM so long, and so much memory, that cleaning up afterwards costs nothing
 
 
 def _address(value: Value) -> int:
@@ -248,7 +250,8 @@ def _make(graph: Graph, donated: tuple[int, ...], backend: str, chooser: Chooser
     else:
         executable, payload = _compile(source)
         kernel_cache.put(key, payload)
-        trim()
+        if len(payload) >= LARGE:
+            give_back()
     if flags.debug() >= 1:
         origin = "compiled" if stored is None else "from the disk cache"
         print(f"[mainspring] {graph!r}: {origin} in {time.perf_counter() - started:.3f} s", file=sys.stderr)

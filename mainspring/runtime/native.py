@@ -118,6 +118,8 @@ class NativeProgram:
 
     def __init__(self, program: Program, target: Target | None = None):
         self._load(compile_program(program, target))
+        if not self.alone and flags.threads() > 1:
+            team.team()  # now, while LLVM is at hand: it compiles the team's code, too
 
     def _load(self, code: Code) -> None:
         self.code = code
