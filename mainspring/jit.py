@@ -17,7 +17,7 @@ import numpy as np
 from mainspring.autodiff.tape import wanted
 from mainspring.base import tree, treecode
 from mainspring.base.errors import ArgumentError, TraceError
-from mainspring.base.treecode import MISSED, Writer
+from mainspring.base.treecode import MISSED, Writer, builder, taker
 from mainspring.interpret.eager import as_value
 from mainspring.interpret.staged import is_tracing, trace
 from mainspring.ir.bind import Value, borrowed, context
@@ -108,6 +108,47 @@ def _fitting(leaves: Sequence[Any], types: Sequence[TensorType]) -> list[Value] 
     return found
 
 
+@dataclass
+class _Loop:
+    """What `Jitted.repeat` needs of a trace: how a state and an item are taken apart, and a state and a result put together."""
+
+    trace: _Trace
+    types: list[TensorType]
+    count: int  # leaves of the state
+    state: Callable[[Any], Any]
+    item: Callable[[Any], Any]
+    built: Callable[[Sequence[Value]], Any]
+    result: Callable[[Sequence[Value]], Any]
+
+    @classmethod
+    def of(cls, trace: _Trace, treedef: tree.TreeDef) -> _Loop | None:
+        """None for a function that does not take (state, item) and give (state, result)."""
+        args, kwargs = treedef.children
+        out = trace.out_def
+        if trace.call is None or trace.holes or kwargs.children or len(args.children) != 2 \
+                or out.kind is not tuple or len(out.children) != 2 or out.children[0] != args.children[0]:
+            return None
+        count, types = args.children[0].num_leaves, [node.type for node in trace.graph.inputs[: args.num_leaves]]
+        if list(trace.graph.output_types[:count]) != types[:count]:
+            return None
+        return cls(trace, types, count, *map(taker, args.children), *map(builder, out.children))  # type: ignore[arg-type]
+
+    def fitting(self, state: Any, items: list[Any]) -> tuple[list[Value], list[list[Value]]] | None:
+        """The leaves of `state`, and of each of `items`, as values; None when one is of another structure or type."""
+        every = [self.state(state), *map(self.item, items)]
+        if any([leaves is MISSED for leaves in every]):
+            return None
+        first, *others = [_fitting(leaves, self.types[self.count :] if i else self.types[: self.count])
+                          for i, leaves in enumerate(every)]
+        return None if first is None or None in others else (first, others)  # type: ignore[return-value]
+
+    def run(self, state: list[Value], others: list[list[Value]]) -> tuple[Any, list[Any]]:
+        """The state after all of `others`, and the results."""
+        captured = list(self.trace.captured)
+        after, rest = self.trace.executable.repeat(state, [values + captured for values in others])  # type: ignore[union-attr]
+        return self.built(after), [self.result(values) for values in rest]
+
+
 class Jitted:
     """A compiled function; see `jit`."""
 
@@ -118,6 +159,8 @@ class Jitted:
         self.static_argnums, self.static_argnames, self.donate, self.tune = static_argnums, static_argnames, donate, tune
         self._traces: dict[Any, _Trace] = {}
         self._last: Call | None = None
+        self._called: tuple[_Trace, tree.TreeDef] | None = None  # what `_last` is written for
+        self._loop: _Loop | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         last = self._last
@@ -143,9 +186,32 @@ class Jitted:
         if found.executable is None:
             found.executable = build(found.graph, found.donated, self.tune)
             found.call = None if statics else _written(found, found.executable, treedef, leaves)
-        self._last = found.call
+        self._last, self._called = found.call, (found, treedef)
         result = MISSED if found.call is None else found.call(args, kwargs)
         return found.result(found.executable(operands)) if result is MISSED else result
+
+    def repeat(self, state: Any, items: Sequence[Any]) -> tuple[Any, list[Any]]:
+        """The loop ``for item in items: state, result = f(state, item)`` without Python in between, bit for bit.
+
+        `f` must give a pair, of which the first is a tree like `state`, and donate its first argument; else this is a loop of
+        calls. Gives the last state and the list of results.
+        """
+        items, results = list(items), list[Any]()
+        while items:
+            loop = self._loop
+            found = loop.fitting(state, items) if loop is not None and len(items) > 1 else None
+            if loop is not None and found is not None and not is_tracing() and not context.recorders:
+                state, rest = loop.run(*found)
+                return state, results + rest
+            pair = self(state, items.pop(0))
+            if not (isinstance(pair, tuple) and len(pair) == 2):
+                raise ArgumentError("repeat", "function", "must give a pair (state, result)", type(pair).__name__,
+                                    "step = ms.jit(lambda state, x: (state + x, ms.sum(x)), donate=0)")
+            state = pair[0]
+            results.append(pair[1])
+            if self._called is not None and (loop is None or loop.trace is not self._called[0]):
+                self._loop = _Loop.of(*self._called)
+        return state, results
 
     def graph(self, *args: Any, **kwargs: Any) -> Graph:
         """The graph that a call with these arguments runs."""

@@ -78,6 +78,23 @@ def _take(treedef: TreeDef, name: str, writer: Writer, leaves: list[str]) -> Non
         _take(child, name_of, writer, leaves)
 
 
+def taker(treedef: TreeDef) -> Callable[[Any], Any]:
+    """A function giving the list of leaves of a tree of exactly this structure, and MISSED for any other."""
+    writer = Writer()
+    writer.lines.append(f"return [{', '.join(take(treedef, 'tree', writer))}]")
+    return writer.function("def function(tree):")
+
+
+def builder(treedef: TreeDef) -> Callable[[Sequence[Any]], Any]:
+    """A function putting leaves back into a tree of this structure."""
+    writer = Writer()
+    leaves = [writer.fresh() for _ in range(treedef.num_leaves)]
+    if leaves:
+        writer.lines.append(f"{', '.join(leaves)}, = leaves")
+    writer.lines.append(f"return {build(treedef, leaves, writer)}")
+    return writer.function("def function(leaves):")
+
+
 def build(treedef: TreeDef, leaves: Sequence[str], writer: Writer) -> str:
     """A tree of this structure with the leaves so named, as an expression; what it needs before is written."""
     return _build(treedef, writer, iter(leaves))

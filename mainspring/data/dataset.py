@@ -6,13 +6,16 @@ gives the items of those numbers stacked along a new first dim.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 
 from mainspring.base import tree
 from mainspring.base.errors import ArgumentError, DataError
+from mainspring.base.treecode import builder
 
 
 class Source(Protocol):
@@ -24,8 +27,31 @@ class Source(Protocol):
         """The items numbered `indices` (int64 ``[b]``): a tree of arrays ``[b, ...]``."""
 
 
+class _Arrays:
+    """A frozen dataclass with a tree of arrays: its leaves, and what puts others in their places, are found once."""
+
+    arrays: Any
+
+    @cached_property
+    def _parts(self) -> tuple[list[np.ndarray], Callable[[Sequence[Any]], Any]]:
+        leaves, treedef = tree.flatten(self.arrays)
+        return leaves, builder(treedef)
+
+    @property
+    def _extent(self) -> int:
+        return len(self._parts[0][0])
+
+    def _rows(self, which: np.ndarray) -> Any:
+        leaves, built = self._parts
+        return built([leaf[which] for leaf in leaves])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Written code is not pickled or copied."""
+        return {name: value for name, value in self.__dict__.items() if name != "_parts"}
+
+
 @dataclass(frozen=True)
-class Dataset:
+class Dataset(_Arrays):
     """A tree of arrays with equal leading extent; item ``i`` is row ``i`` of each.
 
     Args:
@@ -41,15 +67,15 @@ class Dataset:
         object.__setattr__(self, "arrays", _frozen(self.arrays, "Dataset"))
 
     def __len__(self) -> int:
-        return len(tree.leaves(self.arrays)[0])
+        return self._extent
 
     def take(self, indices: np.ndarray) -> Any:
         """Rows `indices` (int64 ``[b]``) of every array."""
-        return tree.map(lambda leaf: leaf[indices], self.arrays)
+        return self._rows(indices)
 
 
 @dataclass(frozen=True)
-class Windows:
+class Windows(_Arrays):
     """Windows of `length` rows over a tree of sequences; item ``i`` starts at row ``i * stride``.
 
     Args:
@@ -77,17 +103,12 @@ class Windows:
             got = f"{self._extent} rows, length={self.length}"
             raise DataError("Windows", "arrays", "they must be at least one window long", got, "Windows(tokens, length=8)")
 
-    @property
-    def _extent(self) -> int:
-        return len(tree.leaves(self.arrays)[0])
-
     def __len__(self) -> int:
         return (self._extent - self.length) // self.stride + 1
 
     def take(self, indices: np.ndarray) -> Any:
         """The windows numbered `indices` (int64 ``[b]``): arrays ``[b, length, ...]``."""
-        rows = (indices * self.stride)[:, None] + np.arange(self.length)
-        return tree.map(lambda leaf: leaf[rows], self.arrays)
+        return self._rows((indices * self.stride)[:, None] + np.arange(self.length))
 
 
 def next_symbol(tokens: np.ndarray, length: int, stride: int = 1) -> Windows:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,10 @@ import numpy as np
 
 from mainspring.base.errors import ArgumentError, DataError
 from mainspring.data.dataset import Source
+
+PREFETCH = 2
+SLOW_S = 2e-4  # a batch that takes less is not worth a thread, which costs half of that and competes for the interpreter
+SLOW_BATCHES = 3  # so many in a row, as now and then one takes long by chance
 
 Transform = Callable[[Any, np.random.Generator], Any]
 
@@ -114,7 +119,8 @@ class Loader:
 
     Args:
         source, batch_size, key, drop_last, transform: see `Batches`.
-        prefetch: batches prepared ahead; 0 prepares each when it is asked for, without a thread.
+        prefetch: batches prepared ahead; 0 prepares each when it is asked for, without a thread. None is two, but 0 as long as
+            a batch takes less time than handing it from thread to thread.
 
     Raises:
         DataError: at `next`, when an item cannot be read; the loader stays at that batch.
@@ -127,13 +133,14 @@ class Loader:
         *,
         key: int | None = None,
         drop_last: bool = True,
-        prefetch: int = 2,
+        prefetch: int | None = None,
         transform: Transform | None = None,
     ):
-        if prefetch < 0:
+        if prefetch is not None and prefetch < 0:
             raise ArgumentError("Loader", "prefetch", "it must not be negative", str(prefetch), "Loader(data, 32, prefetch=2)")
         self.batches = Batches(source, batch_size, key, drop_last, transform)
         self._prefetch = prefetch
+        self._slow = 0  # batches in a row, of those prepared without a thread, that took long
         self._epoch, self._index = 0, 0
         self._ahead: _Ahead | None = None
         self._stop_ahead: Callable[[], Any] | None = None
@@ -151,13 +158,20 @@ class Loader:
         return self
 
     def __next__(self) -> Any:
-        batch = self._next_prefetched() if self._prefetch else self.batches.batch(self._epoch, self._index)
+        ahead = self._slow >= SLOW_BATCHES if self._prefetch is None else self._prefetch > 0
+        batch = self._next_prefetched() if ahead else self._next_direct()
         self._epoch, self._index = _following(self._epoch, self._index, len(self))
+        return batch
+
+    def _next_direct(self) -> Any:
+        start = time.perf_counter()
+        batch = self.batches.batch(self._epoch, self._index)
+        self._slow = self._slow + 1 if time.perf_counter() - start > SLOW_S else 0
         return batch
 
     def _next_prefetched(self) -> Any:
         if self._ahead is None:
-            self._ahead = _Ahead(self.batches, self._epoch, self._index, self._prefetch)
+            self._ahead = _Ahead(self.batches, self._epoch, self._index, self._prefetch or PREFETCH)
             self._stop_ahead = weakref.finalize(self, self._ahead.close)  # also when the loader is freed, or at exit
         batch, error = self._ahead.get()
         if error is not None:

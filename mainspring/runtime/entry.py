@@ -1,7 +1,8 @@
-"""Small programs as functions of Python: called with addresses as plain ints, without ctypes in between.
+"""Ways into native programs beside a plain call: small ones as functions of Python, many runs of one as a single call.
 
-With this you can make a built-in function of a loaded program (`function`). ctypes takes about a microsecond to convert four
-arguments and to give up and take back the interpreter's lock; a program of a few microseconds is better run under the lock.
+With this you can make a built-in function of a loaded program (`function`), called with addresses as plain ints, or have a
+program run several times without coming back to Python (`repeat`). ctypes takes about a microsecond to convert four arguments
+and to give up and take back the interpreter's lock; a program of a few microseconds is better run under the lock.
 The native part, below, is one for all programs: what it is to run lies in the `bytes` that the function is bound to.
 """
 
@@ -16,7 +17,8 @@ from mainspring.compile import codegen
 from mainspring.compile.target import native
 from mainspring.runtime import kernel_cache
 
-# facts := entry, addresses in a call, arena, scratch, fixed addresses, address*
+# repeat: args := entry, count, (table, arena, scratch)*
+# call: facts := entry, addresses in a call, arena, scratch, fixed addresses, address*
 _SOURCE = """
 declare ptr @PyBytes_AsString(ptr)
 declare ptr @PyLong_AsVoidPtr(ptr)
@@ -83,6 +85,32 @@ run:
   ret ptr %zero
 }
 """
+_REPEAT = """
+define void @ms_repeat(ptr %args, ptr %state, i64 %tid, i64 %n) {
+entry:
+  %function = load ptr, ptr %args
+  %count.at = getelementptr i64, ptr %args, i64 1
+  %count = load i64, ptr %count.at
+  %blocks = getelementptr i64, ptr %args, i64 2
+  %alone = icmp eq i64 %n, 1
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %entry ], [ %next, %again ], [ %next, %wait ]
+  %block = getelementptr [3 x ptr], ptr %blocks, i64 %i
+  call void %function(ptr %block, ptr %state, i64 %tid, i64 %n)
+  %next = add i64 %i, 1
+  %more = icmp ult i64 %next, %count
+  br i1 %more, label %again, label %done
+again:
+  br i1 %alone, label %loop, label %wait
+wait:
+  %barrier = load ptr, ptr %state
+  call void %barrier(ptr %state, i64 %n)
+  br label %loop
+done:
+  ret void
+}
+"""
 _FASTCALL = 0x80  # METH_FASTCALL: (self, pointer to the arguments, how many)
 
 
@@ -96,11 +124,13 @@ class _Native:
     """The loaded native part, and how Python makes functions of it."""
 
     def __init__(self) -> None:
-        data = kernel_cache.get_or_make(_SOURCE, native().key, lambda: codegen.compile_module(_SOURCE, native()))
+        text = _SOURCE + _REPEAT
+        data = kernel_cache.get_or_make(text, native().key, lambda: codegen.compile_module(text, native()))
         self.object = codegen.load_object(data)
         self.definition = _MethodDef(b"run", self.object.address("ms_call"), _FASTCALL, None)
         kind = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
         self.make = kind(("PyCFunction_NewEx", ctypes.pythonapi))
+        self.repeat = self.object.address("ms_repeat")
         _made.append(self)
 
 
@@ -121,3 +151,12 @@ def function(entry: int, count: int, arena: int, scratch: int, fixed: Sequence[i
     made = _native()
     facts = struct.pack(f"{5 + len(fixed)}P", entry, count, arena, scratch, len(fixed), *fixed)
     return made.make(ctypes.addressof(made.definition), facts, None)  # type: ignore[no-any-return]
+
+
+def repeat() -> int:
+    """The address of a program that runs another several times, each thread going from one run to the next.
+
+    It is called as any program, but with other arguments: the address of the other's entry, how often, and for each run the
+    addresses of its pointer table, arena and scratch.
+    """
+    return _native().repeat

@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -50,9 +50,17 @@ class Executable(Protocol):
         """The call as lines of a written function, on the values so named; gives names of the results."""
         ...
 
+    def repeat(self, state: Sequence[Value], others: Sequence[Sequence[Value]]) -> tuple[list[Value], list[list[Value]]]:
+        """A call for each of `others`, of the first results of the call before (first: of `state`) and these.
+
+        Gives as many first results of the last call as `state` has values, and the other results of each.
+        """
+        ...
+
 
 SHARED_BYTES = 1 << 14  # results up to this size share one piece of memory, larger ones get their own
 LARGE = 1 << 16  # bytes of code that take LLVM so long, and so much memory, that cleaning up afterwards costs nothing
+REPEATED_BYTES = 1 << 16  # new memory up to which calls are repeated natively: each has its own
 
 
 def _address(value: Value) -> int:
@@ -65,6 +73,13 @@ def _address(value: Value) -> int:
         array.setflags(write=False)
     value._address = array.__array_interface__["data"][0]
     return value._address
+
+
+def _empty(values: Sequence[Value]) -> None:
+    """Take the memory away from `values`, which were donated."""
+    for value in values:
+        value._held = value._memory = None
+        value._address = 0
 
 
 def private(value: Value) -> Value:
@@ -80,7 +95,8 @@ class NativeExecutable:
         self.program, self.aliases, self.donated = program, list(aliases), donated
         self.constants = list(constants)
         self.inputs, self.types = len(graph.inputs), graph.output_types
-        self.run = program.function([c.__array_interface__["data"][0] for c in self.constants])
+        self.fixed = [c.__array_interface__["data"][0] for c in self.constants]
+        self.run = program.function(self.fixed)
 
     def __call__(self, values: Sequence[Value]) -> list[Value]:
         return self._call(values)
@@ -103,13 +119,49 @@ class NativeExecutable:
             addresses = self._named(addresses, writer)
         places = self._memory(writer) | self._taken_over(operands, addresses, writer)
         writer.lines.append(f"{run}({', '.join([*addresses, *[places[i][1] for i in range(len(self.types))]])})")
-        for source in self.donated:  # only now: memory that no result took over is read until here
-            x = operands[source]
-            writer.lines.append(f"{x}._held = {x}._memory = None; {x}._address = 0")
+        if self.donated:  # only now: memory that no result took over is read until here
+            emptied = ", ".join([operands[source] for source in self.donated])
+            writer.lines.append(f"{writer.constant(_empty)}(({emptied},))")
         results = [writer.fresh() for _ in self.types]
         for i, (name, type_) in enumerate(zip(results, self.types, strict=True)):
             write_memory_value(name, type_, *places[i], writer)
         return results
+
+    def repeat(self, state: Sequence[Value], others: Sequence[Sequence[Value]]) -> tuple[list[Value], list[list[Value]]]:
+        """As `Executable` says, in one native call: results that take over no memory lie in a piece for each run."""
+        offsets, shared = self._offsets(range(len(self.types)))
+        if shared > REPEATED_BYTES or list(self.donated) != list(range(len(state))):
+            return _one_by_one(self, state, others)
+        taken = self._own(state, others)
+        memory, start = allocate(shared * len(others))
+        places = [(value._memory, value._address) for value in taken]
+        tables, rest = [], []
+        for values in others:
+            results = [(memory, start + offsets[i]) if alias is None else places[alias] for i, alias in enumerate(self.aliases)]
+            addresses = [a for _, a in places] + [v._address or _address(v) for v in values] + [a for _, a in results]
+            tables.append(addresses + self.fixed)
+            rest.append([memory_value(*where, type_) for where, type_ in
+                         zip(results[len(state) :], self.types[len(state) :], strict=True)])
+            places, start = results[: len(state)], start + shared
+        self.program.run_each(tables)
+        _empty(state)
+        return [memory_value(*where, type_) for where, type_ in zip(places, self.types[: len(state)], strict=True)], rest
+
+    def _own(self, state: Sequence[Value], others: Sequence[Sequence[Value]]) -> list[Value]:
+        """Values in memory that may be written to: of `state`, what nobody else can see, and copies of the rest."""
+        addresses = [v._address or _address(v) for v in state]
+        twice = _repeated(addresses) | {v._address or _address(v) for values in others for v in values}
+        return [v if v._held is None and not a % ALIGNMENT and a not in twice else private(v)
+                for v, a in zip(state, addresses, strict=True)]
+
+    def _offsets(self, results: Iterable[int]) -> tuple[dict[int, int], int]:
+        """Where those of `results` that take over no memory lie in a shared piece, each on cache lines of its own; its size."""
+        offsets, end = {}, 0
+        for i in results:
+            if self.aliases[i] is None:
+                offsets[i] = end
+                end += -(-max(self.types[i].nbytes, 1) // ALIGNMENT) * ALIGNMENT
+        return offsets, end
 
     def _named(self, expressions: list[str], writer: Writer) -> list[str]:
         names = [writer.fresh() for _ in expressions]
@@ -118,12 +170,9 @@ class NativeExecutable:
 
     def _memory(self, writer: Writer) -> dict[int, tuple[str, str]]:
         """New memory for the results that take over none: (memory, address) of each as expressions."""
-        places, shared = {}, 0
         memory, start = writer.fresh(), writer.fresh()
-        for i, t in enumerate(self.types):
-            if self.aliases[i] is None and t.nbytes <= SHARED_BYTES:
-                places[i] = memory, f"{start} + {shared}"
-                shared += -(-max(t.nbytes, 1) // ALIGNMENT) * ALIGNMENT
+        offsets, shared = self._offsets([i for i, t in enumerate(self.types) if t.nbytes <= SHARED_BYTES])
+        places = {i: (memory, f"{start} + {offset}") for i, offset in offsets.items()}
         if places:
             writer.lines.append(f"{memory}, {start} = {writer.constant(supplier(shared))}()")
         for i, t in enumerate(self.types):
@@ -154,6 +203,17 @@ class NativeExecutable:
         return places
 
 
+def _one_by_one(executable: Executable, state: Sequence[Value],
+                others: Sequence[Sequence[Value]]) -> tuple[list[Value], list[list[Value]]]:
+    """`Executable.repeat` as calls."""
+    rest: list[list[Value]] = []
+    for values in others:
+        results = executable([*state, *values])
+        state, further = results[: len(state)], results[len(state) :]
+        rest.append(further)
+    return list(state), rest
+
+
 def _repeated(addresses: Sequence[int]) -> set[int]:
     """Those that are there more than once."""
     return {a for a, count in Counter(addresses).items() if count > 1}
@@ -176,6 +236,8 @@ class _Called:
         results = writer.fresh()
         writer.lines.append(f"{results} = {writer.constant(self)}([{', '.join(operands)}])")
         return [f"{results}[{i}]" for i in range(len(self.types))]
+
+    repeat = _one_by_one
 
 
 class PythonExecutable(_Called):
@@ -211,9 +273,7 @@ class ReferenceExecutable(_Called):
 def _given(values: Sequence[Value], donated: Sequence[int], outs: Sequence[np.ndarray],
            types: Sequence[TensorType]) -> list[Value]:
     """Results as values, donated inputs emptied."""
-    for source in donated:
-        values[source]._held = values[source]._memory = None
-        values[source]._address = 0
+    _empty([values[source] for source in donated])
     return [wrap(a, t) for a, t in zip(outs, types, strict=True)]
 
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -130,7 +131,6 @@ class NativeProgram:
             table = (ctypes.c_uint64 * len(addresses)).from_address(main.address(_TABLE))
             np.ctypeslib.as_array(table)[:] = addresses
         self._address = main.address(_ENTRY)
-        self._entry = _ENTRY_TYPE(self._address)
         self.alone = code.work < ALONE_NS
         self._pack = struct.Struct(f"{code.bases}P").pack_into
         self._free: list[_Call] = []
@@ -140,24 +140,49 @@ class NativeProgram:
 
         Raises ArgumentError when their number is not that of the program's pointer table.
         """
+        call, threads = self._ready()
+        try:
+            self._pack(call.table, 0, *pointers)
+            self._enter(self._address, call.args, threads)
+        except struct.error as error:
+            raise self._wrong(len(pointers), error) from error
+        finally:
+            self._free.append(call)
+
+    def run_each(self, tables: Sequence[Sequence[int]]) -> None:
+        """`run` with each of `tables`, in order, as one native call."""
+        bases, (call, threads) = self.code.bases, self._ready()
+        try:
+            pointers = np.frombuffer(struct.pack(f"{len(tables) * bases}P", *chain.from_iterable(tables)), np.uint64)
+            first = pointers.ctypes.data
+            blocks = [(first + 8 * bases * i, *call.block[1:].tolist()) for i in range(len(tables))]
+            args = np.array([self._address, len(tables), *chain.from_iterable(blocks)], np.uint64)
+            self._enter(entry.repeat(), args.ctypes.data, threads)
+        except struct.error as error:
+            raise self._wrong(len(tables), error) from error
+        finally:
+            self._free.append(call)
+
+    def _ready(self) -> tuple[_Call, int]:
+        """Memory for a call, and how many threads are to run it."""
+        threads = 1 if self.alone else flags.threads()
         try:
             call = self._free.pop()
         except IndexError:
             call = _Call(self.code)
-        try:
-            self._pack(call.table, 0, *pointers)
-        except struct.error as error:
-            self._free.append(call)
-            rule = f"must be {self.code.bases} addresses"
-            raise ArgumentError("NativeProgram.run", "pointers", rule, f"{len(pointers)}: {error}") from error
-        threads = 1 if self.alone else flags.threads()
         if threads > call.threads:
             call.reserve(threads)
+        return call, threads
+
+    def _enter(self, address: int, args: int, threads: int) -> None:
         if threads == 1:
-            self._entry(call.args, None, 0, 1)
+            _ENTRY_TYPE(address)(args, None, 0, 1)
         else:
-            team.dispatch(self._address, call.args, threads)
-        self._free.append(call)
+            team.dispatch(address, args, threads)
+
+    def _wrong(self, count: int, error: struct.error) -> ArgumentError:
+        rule = f"must be {self.code.bases} addresses"
+        return ArgumentError("NativeProgram.run", "pointers", rule, f"{count}: {error}")
 
     def function(self, fixed: Sequence[int]) -> Callable[..., Any]:
         """`run` as a function of addresses one by one, before those of `fixed`. It does not keep the program alive."""

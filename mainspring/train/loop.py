@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mainspring.base import tree
-from mainspring.base.errors import TrainingError
+from mainspring.base.errors import DataError, TrainingError
 from mainspring.data.loader import Loader
 from mainspring.jit import jit
 from mainspring.tensor import asarray
@@ -30,6 +30,7 @@ from mainspring.train import checkpoint
 from mainspring.train.evaluate import Validation
 from mainspring.train.folder import RunFolder
 from mainspring.train.metrics import MetricsWriter
+from mainspring.train.pace import Pace
 from mainspring.train.settings import Settings
 from mainspring.train.state import initial_state, model_to_use, with_average
 from mainspring.train.step import Loss, training_step
@@ -109,7 +110,7 @@ def fit(
         config: kept in every checkpoint.
         resume: go on from the newest whole checkpoint of `folder`, or from the start when there is none.
         view: told what happens; plain lines by default.
-        should_stop: asked after each step.
+        should_stop: asked after each step; of several in one call (`Settings.steps_per_call`), the rest is done first.
 
     Raises:
         TrainingError: the loss, or a weight to be saved, is not finite; earlier checkpoints are as they were.
@@ -161,11 +162,17 @@ class _Run:
 
     def train(self, should_stop: Callable[[], bool]) -> Outcome:
         advance = jit(training_step(self.task.loss, self.optimizer, self.settings.policy), donate=(0,))
+        pace = Pace(self.settings.steps_per_call)
         while not self._over():
-            self.state, measured = advance(self.state, next(self.task.loader))
-            self.step += 1
-            self._check_and_log({name: float(value) for name, value in measured.items()})
-            due, stopping = self._evaluation_is_due(), should_stop()
+            batches = self._batches(pace.steps)
+            with pace.measured(len(batches)):
+                self.state, measured = advance.repeat(self.state, batches)
+            stopping = False
+            for metrics in measured:
+                self.step += 1
+                self._check_and_log({name: float(value) for name, value in metrics.items()})
+                stopping = should_stop() or stopping
+            due = self._evaluation_is_due()
             if due:
                 self._evaluate()
             if due or stopping:
@@ -173,6 +180,18 @@ class _Run:
             if stopping:
                 break
         return Outcome(model_to_use(self.state, self.settings.ema), self.step, self.progress, self._over(), self.validation)
+
+    def _batches(self, most: int) -> list[Any]:
+        """The next batches, at most so many and none beyond the next evaluation."""
+        every, loader = self.settings.eval_every, self.task.loader
+        count = min(most, every - self.step % every, self.settings.steps - self.step)
+        batches = [next(loader)]
+        while len(batches) < count:
+            try:
+                batches.append(next(loader))
+            except DataError:  # the loader stays there, and says so again when the steps before are done
+                break
+        return batches
 
     def _over(self) -> bool:
         patience = self.settings.patience

@@ -32,6 +32,8 @@ class Settings:
         patience: stop after so many evaluations without a lower validation loss; None never does. The checkpoint of the best
             one is then among those kept.
         precision: "float32", or "bfloat16" to multiply in bfloat16 (see `ms.Precision`), in training, evaluation and use.
+        steps_per_call: steps that are done in one native call; None: one, or several where a step takes less than 2 ms.
+            Results do not depend on it.
         ema: decay of a moving average of the weights, which is then what is evaluated and used; None keeps none.
 
     Raises:
@@ -49,11 +51,12 @@ class Settings:
     patience: int | None = None
     ema: float | None = None
     precision: str = "float32"
+    steps_per_call: int | None = None
 
     def __post_init__(self) -> None:
         for name, kinds in field_types(type(self)).items():
             self._require_type(name, kinds)
-        for name in ("steps", "batch", "eval_every", "log_every", "keep", "patience"):
+        for name in ("steps", "batch", "eval_every", "log_every", "keep", "patience", "steps_per_call"):
             self.require(name, lambda value: value >= 1, "it must be at least 1")
         self.require("learning_rate", lambda value: 0 < value < math.inf, "it must be positive and finite")
         self.require("seed", lambda value: 0 <= value < 1 << 63, "it must be in 0..2⁶³-1")

@@ -347,3 +347,87 @@ def test_calls_with_arrays_write_no_code_again(monkeypatch):
     np.testing.assert_array_equal(f({"a": ms.ones((4,)), "b": arrays["a"]})["y"], arrays["a"] + 2)
     monkeypatch.undo()
     assert f({"a": np.arange(4.0), "b": ms.ones((4,))})["y"].dtype is ms.float64  # another type: another trace
+
+
+# ---------------------------------------------------------------------------------------------------------- repeat
+
+
+def _swapping(state, x):
+    """Leaves that change places, one that is not taken over, results of several kinds."""
+    a, b = state["a"], state["b"]
+    return {"a": b + x, "b": ms.sin(a), "n": state["n"] + 1}, (ms.sum(a * x), {"kept": b})
+
+
+def _state():
+    return {"a": ms.arange(6, dtype=ms.float32), "b": ms.ones((6,)), "n": ms.asarray(0)}
+
+
+@pytest.mark.parametrize("donate", [0, ()])
+@pytest.mark.parametrize("arrays", [True, False])
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 12])
+def test_repeat_is_the_loop(count, arrays, donate):
+    step = ms.jit(_swapping, donate=donate)
+    items = [np.random.default_rng(i).standard_normal(6).astype(np.float32) for i in range(count)]
+    items = items if arrays else [ms.asarray(x) for x in items]
+    state, expected = _state(), []
+    for x in items:
+        state, result = step(state, x)
+        expected.append(result)
+    for _ in range(2):  # the second time from the first item on
+        after, results = step.repeat(_state(), items)
+        assert _bytes(after) == _bytes(state) and _bytes(results) == _bytes(expected)
+
+
+def _bytes(t):
+    return [np.asarray(leaf).tobytes() for leaf in ms.tree.leaves(t)]
+
+
+def test_repeat_leaves_what_others_see_as_it_was():
+    step = ms.jit(lambda state, x: ((state[0] + x, state[1] * x), state[0]), donate=0)
+    fresh = ms.jit(lambda n: (ms.full((4,), 2.0) + n, ms.ones((4,)) + n))
+    step.repeat(fresh(ms.asarray(0.0)), [ms.ones((4,))] * 2)
+    state = fresh(ms.asarray(0.0))
+    seen = state[0].numpy()
+    (a, b), results = step.repeat(state, [ms.ones((4,)) * 2] * 3)
+    assert seen.tolist() == [2.0] * 4 and a.numpy().tolist() == [8.0] * 4 and b.numpy().tolist() == [8.0] * 4
+    assert [r.numpy().tolist() for r in results] == [[2.0] * 4, [4.0] * 4, [6.0] * 4]
+    with pytest.raises(DonationError):
+        state[1].numpy()
+    both = fresh(ms.asarray(0.0))[0]
+    (a, b), _ = step.repeat((both, both), [ms.ones((4,))] * 3)  # one memory twice
+    assert a.numpy().tolist() == [5.0] * 4 and b.numpy().tolist() == [2.0] * 4
+    held = fresh(ms.asarray(0.0))
+    (a, b), _ = step.repeat(held, [held[0]] * 2)  # a state that is an item, too
+    assert a.numpy().tolist() == [6.0] * 4 and b.numpy().tolist() == [4.0] * 4
+
+
+def test_repeat_of_a_program_for_the_team_and_of_items_that_differ():
+    step = ms.jit(lambda w, x: (w - 0.01 * (x.mT @ (x @ w)), ms.sum(x @ w)), donate=0)
+    rng = np.random.default_rng(0)
+    items = [rng.standard_normal((n, 128)).astype(np.float32) for n in (96, 96, 96, 40, 96, 96)]
+    start = rng.standard_normal((128, 128)).astype(np.float32)
+    found = []
+    for threads in (1, 2, 3):
+        with flags.override(threads=threads):
+            w, expected = ms.asarray(start), []
+            for x in items:
+                w, r = step(w, x)
+                expected.append(r)
+            for _ in range(2):
+                after, results = step.repeat(ms.asarray(start), items)
+                assert _bytes((after, results)) == _bytes((w, expected))
+            found.append(_bytes(after))
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("backend", ["python", "reference"])
+def test_repeat_on_other_backends(backend):
+    with flags.override(backend=backend):
+        step = ms.jit(_swapping, donate=0)
+        state, results = step.repeat(_state(), [np.ones(6, np.float32)] * 3)
+    assert int(state["n"]) == 3 and len(results) == 3
+
+
+def test_repeat_refuses_what_gives_no_pair():
+    with pytest.raises(ArgumentError, match="pair"):
+        ms.jit(lambda s, x: s + x).repeat(ms.ones((2,)), [ms.ones((2,))])

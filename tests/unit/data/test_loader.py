@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import pickle
 import threading
 import weakref
 
@@ -12,8 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mainspring.base import tree
 from mainspring.base.errors import ArgumentError, DataError
 from mainspring.data import Batches, Dataset, Loader, Windows, next_symbol
+from mainspring.data.loader import SLOW_BATCHES
 
 
 def numbers(n: int) -> Dataset:
@@ -124,6 +127,22 @@ def test_a_transform_that_fails_is_our_error() -> None:
     loader = Loader(numbers(8), 2, transform=lambda batch, generator: batch["no"])
     with loader, pytest.raises(DataError, match="transform"):
         next(loader)
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_a_thread_is_started_for_batches_that_take_long_only(slow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mainspring.data.loader.SLOW_S", -1.0 if slow else 1e9)
+    with Loader(numbers(100), 2, key=3) as automatic, Loader(numbers(100), 2, key=3, prefetch=0) as plain:
+        for i in range(70):  # beyond the end of the epoch
+            assert next(automatic)["x"].tolist() == next(plain)["x"].tolist()
+            assert threads() == (slow and i >= SLOW_BATCHES)
+
+
+def test_a_data_set_is_pickled_with_its_arrays() -> None:
+    data = numbers(20)
+    first = data.take(np.array([3, 1]))
+    again = pickle.loads(pickle.dumps(data)).take(np.array([3, 1]))
+    assert [x.tolist() for x in tree.leaves(again)] == [x.tolist() for x in tree.leaves(first)]
 
 
 def test_a_loader_that_is_dropped_ends_its_thread() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import signal
@@ -31,6 +32,7 @@ from mainspring.train import (
     read_metrics,
     training_step,
 )
+from mainspring.train.pace import Pace
 from mainspring.train.settings import from_text
 from mainspring.train.view import Rate, duration
 
@@ -85,7 +87,8 @@ def run(folder: Path, settings: Settings, *, resume: bool = False, stop_at: int 
     where = RunFolder(folder) if resume else RunFolder.create(folder, settings.as_json())
     steps = itertools.count(1)
     task = job(settings, **kwargs)
-    return fit(task, settings, where, resume=resume, view=quiet(), should_stop=lambda: next(steps) == stop_at)
+    config = {**settings.as_json(), "steps_per_call": None}  # it may differ from call to call, as no byte depends on it
+    return fit(task, settings, where, config, resume=resume, view=quiet(), should_stop=lambda: next(steps) == stop_at)
 
 
 def final_bytes(folder: Path) -> dict[str, bytes]:
@@ -93,7 +96,7 @@ def final_bytes(folder: Path) -> dict[str, bytes]:
     return {"metrics": (folder / "metrics.jsonl").read_bytes()} | {path.name: path.read_bytes() for path in last.iterdir()}
 
 
-SHORT = Settings(steps=24, batch=7, eval_every=5, log_every=2)
+SHORT = Settings(steps=24, batch=7, eval_every=5, log_every=2, steps_per_call=1)
 
 
 def test_it_learns_and_reports(tmp_path: Path) -> None:
@@ -118,6 +121,60 @@ def test_a_stopped_run_resumes_to_the_same_bytes(tmp_path: Path, stop_at: int, s
     assert not stopped.finished and stopped.step == stop_at
     assert run(tmp_path / "parts", settings, resume=True).finished
     assert final_bytes(tmp_path / "parts") == final_bytes(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("group", [2, 3, 64, None])
+def test_several_steps_in_a_call_leave_the_same_bytes(tmp_path: Path, group: int | None) -> None:
+    grouped = dataclasses.replace(SHORT, steps_per_call=group)
+    run(tmp_path / "single", SHORT)
+    run(tmp_path / "grouped", grouped)
+    assert final_bytes(tmp_path / "grouped") == final_bytes(tmp_path / "single")
+    stopped = run(tmp_path / "parts", grouped, stop_at=7)
+    assert not stopped.finished and 7 <= stopped.step <= 10  # the rest of a call is done first
+    assert run(tmp_path / "parts", SHORT, resume=True).finished
+    assert final_bytes(tmp_path / "parts") == final_bytes(tmp_path / "single")
+
+
+@pytest.mark.parametrize("group", [1, 4])
+def test_bad_data_end_the_run_at_the_same_step_in_any_call(tmp_path: Path, group: int) -> None:
+    with pytest.raises(TrainingError) as error:
+        run(tmp_path / "run", dataclasses.replace(SHORT, steps_per_call=group), bad=True)
+    assert "at step 1" in str(error.value)
+    settings = dataclasses.replace(SHORT, steps_per_call=group)
+    task = job(settings)
+    batches = iter([next(task.loader) for _ in range(3)])
+    task.loader.close()
+
+    class Short(Loader):
+        def __next__(self) -> Any:
+            try:
+                return next(batches)
+            except StopIteration:
+                raise DataError("Loader", "source", "every item must be readable", "batch 3") from None
+
+    broken = dataclasses.replace(task, loader=Short(rows(), settings.batch, key=settings.seed))
+    folder = RunFolder.create(tmp_path / "broken", {})
+    with pytest.raises(DataError):
+        fit(broken, dataclasses.replace(settings, log_every=1), folder, view=quiet())
+    assert [line["step"] for line in read_metrics(folder.metrics)] == [1, 2, 3]
+
+
+def test_the_pace_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("mainspring.train.pace.time.perf_counter", lambda: now[0])
+
+    def calls(pace: Pace, each: float, count: int) -> list[int]:
+        steps = []
+        for _ in range(count):
+            with pace.measured(pace.steps):
+                now[0] += each * pace.steps
+            steps.append(pace.steps)
+        return steps
+
+    assert calls(Pace(), 0.9e-3, 4) == [1, 2, 4, 5]
+    assert calls(Pace(), 1e-5, 9)[-1] == 64
+    assert calls(Pace(), 3e-3, 3) == [1, 1, 1]
+    assert calls(Pace(3), 1e-5, 2) == [3, 3]
 
 
 def test_what_was_written_after_the_last_checkpoint_is_done_again(tmp_path: Path) -> None:
