@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -20,7 +20,7 @@ from mainspring.compile import codegen
 from mainspring.compile.canonical import canonical
 from mainspring.compile.loops import Kernel
 from mainspring.compile.lower import lower
-from mainspring.compile.program import TIMED_THREADS, launches
+from mainspring.compile.program import TIMED_THREADS, Instr, Launch, Repeat, launches
 from mainspring.compile.target import chosen
 from mainspring.ir.bind import Value
 from mainspring.ir.graph import Graph
@@ -89,7 +89,7 @@ def profile(graph: Graph, values: Sequence[Value], donated: Sequence[int] = (), 
         if number >= 2:
             wall += time.perf_counter_ns() - start
     threads = 1 if native.alone else flags.threads()
-    return Profile(wall / runs, threads, _rows([x.kernel for x in every], cycles.sum(axis=1) / _frequency() / runs))
+    return Profile(wall / runs, threads, _rows(every, list(_times(program.instrs)), cycles.sum(axis=1) / _frequency() / runs))
 
 
 @cache
@@ -102,14 +102,22 @@ def _frequency() -> float:
     return (clock() - cycles) / (time.perf_counter_ns() - start)
 
 
-def _rows(kernels: list[Kernel], ns: np.ndarray) -> tuple[Row, ...]:
+def _times(instrs: tuple[Instr, ...], rounds: int = 1) -> Iterator[int]:
+    """How often a run does each launch, in the order of `launches`; the body of a loop without a count is counted once."""
+    for instr in instrs:
+        count = rounds * instr.count if isinstance(instr, Repeat) else rounds
+        yield from (_times(instr.body, count) if isinstance(instr, Repeat) else [count for _ in launches((instr,))])
+
+
+def _rows(every: list[Launch], times: list[int], ns: np.ndarray) -> tuple[Row, ...]:
     """Equal kernels as one row."""
     rows: dict[str, Row] = {}
-    for kernel, spent in zip(kernels, ns, strict=True):
+    for launch, count, spent in zip(every, times, ns, strict=True):
+        kernel = launch.kernel
         nbytes = sum(p.size * p.dtype.itemsize for p in kernel.params)
         before = rows.get(key := canonical(kernel), Row(_name(kernel), 0, kernel.tasks, 0.0, 0.0, 0.0))
-        rows[key] = replace(before, launches=before.launches + 1, ns=before.ns + float(spent),
-                            flops=before.flops + kernel.flops, nbytes=before.nbytes + nbytes)
+        rows[key] = replace(before, launches=before.launches + count, ns=before.ns + float(spent),
+                            flops=before.flops + count * kernel.flops, nbytes=before.nbytes + count * nbytes)
     return tuple(sorted(rows.values(), key=lambda r: -r.ns))
 
 

@@ -21,3 +21,12 @@ def test_launches_in_loops_are_counted_and_donated_operands_stay():
     found = step.profile(w, ms.ones((5, 4096)), runs=2)
     assert all(r.ns > 0 for r in found.rows)
     assert float(w[0]) == 1.0 and float(step(w, ms.ones((5, 4096)))[0]) == 6.0
+
+
+def test_launches_in_a_loop_are_counted_as_often_as_they_run():
+    def states(h, w, xs):
+        return ms.scan(lambda h, x: (ms.tanh(h @ w + x),) * 2, h, xs)[1]
+
+    found = ms.jit(states).profile(ms.ones((8, 48)), ms.ones((48, 48)), ms.ones((5, 8, 48)), runs=1)
+    product, = [row for row in found.rows if row.name.startswith("tile")]
+    assert product.launches == 5 and product.flops == 5 * 2 * 8 * 48 * 48
