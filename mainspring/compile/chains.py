@@ -18,6 +18,8 @@ from mainspring.ir.graph import Graph, Node, node
 from mainspring.ir.op import OPS
 from mainspring.ops.contract import accumulator
 
+SOME, MANY = 32, 1 << 17  # rows up to which it is worth it, too, for a right operand of so many elements, which no cache holds
+
 
 def split_few_rows(of: Graph) -> Graph:
     """contract -> chains and their sum, where one side has few rows and too few columns to be tasks enough."""
@@ -36,7 +38,8 @@ def _split(n: Node) -> Node | None:
     rows, columns = sorted(math.prod(m for c, m in zip(own, x.shape, strict=True) if c not in other)
                            for own, x, other in ((la, a, lb), (lb, b, la)))
     batch = n.type.size // (rows * columns)  # type: ignore[union-attr]
-    if chunks == 1 or k % chunks or rows > STRIP_ROWS or batch * -(-columns // RUN) >= TASKS:
+    few = rows <= STRIP_ROWS or (rows <= SOME and columns * k >= MANY)
+    if chunks == 1 or k % chunks or not few or batch * -(-columns // RUN) >= TASKS:
         return None
     static = {"spec": n.static["spec"], "dtype": accumulator(n.dtype), "chunks": chunks}
     chains = node(OPS["chains"], (a, b), static, source=n.source)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mainspring.compile.blocking import COPIED, NEAR_BYTES, Blocking
@@ -108,9 +108,13 @@ class Tiled:
                 if self.of_right else ZERO
             return load(panels, ((base * self.count + panel) * of.k + self.k) * self.nr + column), [], []
         first, stop, most = some
-        own = Buffer("panel", of.dtype, most * of.k * self.nr, "scratch")
-        places, base = {d: index[d] for d in self.of_right}, (panel - first) * (of.k * self.nr)
-        fill = For(panel, first, stop, (self._packing(own, base, panel, places, ZERO, s.const(of.k, int64)),))
+        wide = of.k * self.nr + LANES  # panels a power of two apart would fall into the same few sets of the cache
+        own = Buffer("panel", of.dtype, most * wide, "scratch")
+        places, base = {d: index[d] for d in self.of_right}, (panel - first) * wide
+        packing = self._packing(own, base, panel, places, ZERO, s.const(of.k, int64))
+        fill = For(panel, first, stop, (packing,))
+        if of.right_along != "k":  # along the rows of the operand, as they lie in memory
+            fill = replace(packing, body=(replace(fill, body=packing.body),))
         return load(own, base + self.k * self.nr + column), [fill], [own]
 
     # -------------------------------------------------------------------------------------------------- left operand

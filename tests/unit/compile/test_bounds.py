@@ -93,6 +93,8 @@ CASES = {
        for f in (ms.matmul, turned) for m, k, n in FEW},
     "bias": (behind_a_bias, (normal(13, 40), normal(40, 33))),
     "attention": (gradients(attend), tuple(normal(2, 19, 3, 5) for _ in range(3))),
+    "query": (attend, (normal(9, 1, 4, 5), normal(9, 19, 4, 5), normal(9, 19, 4, 5))),
+    "rows packed by tasks": (ms.matmul, (normal(20, 1024), normal(1024, 270))),
     "convolution": (gradients(convolve), (normal(2, 9, 9, 3), normal(3, 3, 3, 5))),
     "lstm": (gradients(remember), (normal(3, 9, 52), normal(13, 52), normal(9, 13))),
     "lstm in rounds": (gradients(remember), (normal(2, 3, 1040), normal(260, 1040), normal(3, 260))),

@@ -45,6 +45,25 @@ def test_what_follows_a_product_of_few_rows_has_its_bits_too():
     assert np.asarray(norm(x[:1], w, b)).tobytes() == np.asarray(norm(x, w, b))[:1].tobytes()
 
 
+@pytest.mark.parametrize("rows", [7, 32])
+def test_rows_of_a_large_operand_have_the_bits_of_many(rows):
+    x, w, b = draw(70, 512), draw(512, 512), draw(512)
+    f = ms.jit(lambda x, w, b: ms.silu(ms.matmul(x, w) + b))
+    assert np.asarray(f(x[:rows], w, b)).tobytes() == np.asarray(f(x, w, b))[:rows].tobytes()
+    assert "map" in kernels(lambda x, w: ms.matmul(x, w), x[:rows], w), "its chains are summed behind it"
+
+
+@pytest.mark.parametrize(("batch", "heads", "keys", "width"), [(1, 1, 5, 3), (16, 3, 20, 5), (9, 4, 300, 24), (2, 6, 150, 280)])
+def test_a_query_alone_has_the_bits_it_has_among_others(batch, heads, keys, width):
+    q, k, v = draw(batch, 4, heads, width), draw(batch, keys, heads, width), draw(batch, keys, heads, width)
+    attend = ms.jit(lambda q, k, v, at: ms.attention(q, k, v, causal=True, offset=at))
+    for at in (0, keys // 2, keys - 4):
+        whole = np.asarray(attend(q, k, v, np.int32(at)))
+        for i in range(4):
+            alone = np.asarray(attend(np.ascontiguousarray(q[:, i : i + 1]), k, v, np.int32(at + i)))
+            assert alone.tobytes() == np.ascontiguousarray(whole[:, i : i + 1]).tobytes(), (at, i)
+
+
 def test_a_row_streams_its_weights_and_its_chains_are_summed_by_what_follows():
     assert kernels(lambda x, w: ms.layer_norm(ms.matmul(x, w) + x), draw(1, 512), draw(512, 512)) == ["stream", "row"]
     assert kernels(turned, draw(1, 512), draw(512, 512)) == ["columns", "map"]
