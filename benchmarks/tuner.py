@@ -22,14 +22,14 @@ import numpy as np
 
 import mainspring as ms
 from mainspring.autotune.learned import CAUTION, MARGIN, table
-from mainspring.autotune.measure import Bench
+from mainspring.autotune.measure import PieceBench
 from mainspring.autotune.tuner import made, problems
 from mainspring.base import flags
 from mainspring.compile.choose import Fixed
 from mainspring.compile.lower import lower
+from mainspring.compile.program import ALONE_NS
 from mainspring.compile.target import chosen
 from mainspring.learned.tune import ModelSearch, RandomSearch, Surrogate, Table, Trials
-from mainspring.runtime.native import ALONE_NS
 
 FOLDS, SHARE = 4, 0.95
 SEEDS, BATCH = 3, 4  # searches of a product; trials between two fits of a model
@@ -77,8 +77,8 @@ def measured(name: str, count: int) -> dict[str, Any]:
     problem = max(problems(lowered.works), key=lambda p: len(p.site.candidates))
     of = table(problem.site)
     drawn = [of.names[i] for i in np.random.default_rng(1).permutation(len(of.names))[:count]]
-    bench = Bench(made(problem, of.default), chosen(), lowered.program.work < ALONE_NS)
-    pieces = bench.pieces({n: made(problem, n) for n in dict.fromkeys([of.default, *drawn])})
+    bench = PieceBench(made(problem, of.default), chosen(), lowered.program.work < ALONE_NS)
+    pieces = bench.made({n: made(problem, n) for n in dict.fromkeys([of.default, *drawn])})
     kept = {n: p for n, p in pieces.items() if p is not None}
     bench.race(list(kept.values()))
     return {"default": of.default, "seconds": kept[of.default].seconds, "of": len(of.names),

@@ -15,7 +15,7 @@ from mainspring.compile.target import chosen
 from mainspring.learned.tune import Store, Surrogate, Table, Winner
 from mainspring.runtime import kernel_cache
 
-MARGIN = 0.03  # gain (as a logarithm) below which a proposal is not worth leaving the heuristic for
+MARGIN = 0.1  # gain (as a logarithm) below which a proposal is not worth leaving the heuristic for
 CAUTION = 0.5  # spreads by which a proposal must gain beyond that
 
 
@@ -37,10 +37,14 @@ def learned_chooser(path: str) -> Chooser:
 
 
 def table(site: Site) -> Table:
-    """The candidates of `site` for a search: their numbers, and how those differ from the default's."""
+    """The candidates of `site` for a search: their numbers, how those differ from the default's, and what they should cost."""
     names, numbers = tuple(site.candidates), site.numbers()
-    rows = np.concatenate([numbers, numbers - numbers[names.index(site.default)]], axis=1)
-    return Table(names, rows, site.default)
+    at = names.index(site.default)
+    rows = np.concatenate([numbers, numbers - numbers[at]], axis=1)
+    if site.expected is None:
+        return Table(names, rows, site.default)
+    costs = np.log([max(site.expected(value), 1e-9) for value in site.candidates.values()])
+    return Table(names, np.concatenate([rows, (costs - costs[at])[:, None]], axis=1), site.default, rows.shape[1])
 
 
 def proposal(site: Site, model: Surrogate) -> str:

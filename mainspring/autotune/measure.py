@@ -19,19 +19,21 @@ import numpy as np
 from mainspring.base.errors import MainspringError
 from mainspring.compile.canonical import program_text
 from mainspring.compile.loops import Buffer
-from mainspring.compile.lower import Made
+from mainspring.compile.lower import Lowered, Made
 from mainspring.compile.memory import RepeatSteps, Run, Slot, View, plan
-from mainspring.compile.program import Program
+from mainspring.compile.program import ALONE_NS, Program
 from mainspring.compile.target import Target
+from mainspring.ir.graph import Graph
 from mainspring.runtime import kernel_cache
 from mainspring.runtime.buffers import aligned
-from mainspring.runtime.native import ALONE_NS, NativeProgram
+from mainspring.runtime.native import NativeProgram
+from mainspring.types.dtype import as_dtype
 
 SAMPLE_S = 4e-4  # a timing lasts at least so long
 TURNS_BYTES = 4 << 20  # sets of operands are made until they take so much, at most MAX_TURNS
 MAX_TURNS = 8
-ROUNDS, EARLY = 5, 2
-HOPELESS = 1.3  # times the best after EARLY rounds
+SPANS = ((2, 1.25), (2, 1.08), (5, 1.04))  # rounds, and how far behind the best a candidate may be to go on to the next ones
+CALL_S = 1e-4  # the kernels run so long in a call: waking the team takes a twentieth of it
 OUTLIER = 1.5  # times the fastest sample of a candidate
 
 
@@ -129,38 +131,34 @@ class Piece:
 
 @dataclass
 class Bench:
-    """The candidates of one piece of a program: compiled when asked for, equal ones once, and timed side by side.
+    """Candidates, each a program on the same buffers: compiled when asked for, equal ones once, and timed side by side.
 
     Args:
-        alone: whether the program runs on the caller's thread alone.
+        buffers: the bases of the programs, in order; `written`: those that hold what a program computes.
+        repeats: how often a program does its work.
     """
 
-    default: Made
+    buffers: list[Buffer]
+    written: list[Buffer]
     target: Target
-    alone: bool
+    repeats: int = 1
 
     def __post_init__(self) -> None:
-        kernels, _ = self.default
-        self.buffers = outer_buffers(self.default)
-        self.written = [b for b in self.buffers if any(b in k.written for k in kernels)]
         self.operands = Operands.of(self.buffers)
-        work = sum(k.flops for k in kernels) / 30 + sum(b.size * b.dtype.itemsize for b in self.buffers) / 8
-        self.repeats = max(1, min(64, int(2e4 / max(work, 1.0))))  # so that a call is not all there is to time
         self.known: dict[str, NativeProgram] = {}
         self.expected: bytes | None = None
 
-    def pieces(self, made: dict[str, Made]) -> dict[str, Piece | None]:
-        """Candidates by name, compiled in parallel; None for one that cannot be, or does not give the default's bytes."""
-        programs = {name: piece_program(m, self.buffers, self.repeats, self.alone) for name, m in made.items()}
+    def pieces(self, programs: dict[str, Program]) -> dict[str, Piece | None]:
+        """Candidates by name, compiled in parallel; None for one that cannot be, or does not give the first one's bytes."""
         with ThreadPoolExecutor(2) as pool:
             compiled = dict(zip(programs, pool.map(self._compiled, programs.values()), strict=True))
         return {name: self._checked(Piece(name, self.buffers, p, self.repeats)) if p else None for name, p in compiled.items()}
 
     def _compiled(self, program: Program) -> NativeProgram | None:
-        text = program_text(program)
+        text = f"{program_text(program)} work {program.work}"
         if text not in self.known:
             try:
-                code = kernel_cache.get_or_make(f"{text} work {program.work}", self.target.key,
+                code = kernel_cache.get_or_make(text, self.target.key,
                                                 lambda: NativeProgram(program, self.target).to_bytes())
                 self.known[text] = NativeProgram.from_bytes(code)
             except MainspringError:
@@ -174,12 +172,47 @@ class Bench:
             self.expected = output
         return piece if output == self.expected else None
 
-    def race(self, pieces: Sequence[Piece], rounds: int = ROUNDS) -> None:
-        """Sample all of `pieces` in interleaved rounds; those that are far behind after a few leave."""
+    def race(self, pieces: Sequence[Piece]) -> None:
+        """Sample all of `pieces` in interleaved rounds. The further one is behind the best, the sooner it leaves: what is
+        close gets the rounds that it takes to tell it apart from noise. The first, with which all are compared, stays."""
         running = list(pieces)
-        for number in range(rounds):
-            for piece in running if number % 2 == 0 else reversed(running):
-                piece.sample(self.operands)
-            if number + 1 == EARLY:
-                best = min(p.seconds for p in running)
-                running = [p for p in running if min(p.samples) <= HOPELESS * best]
+        for rounds, behind in SPANS:
+            for number in range(rounds):
+                for piece in running if number % 2 == 0 else reversed(running):
+                    piece.sample(self.operands)
+            best = min(p.seconds for p in running)
+            running = [p for p in running if p is pieces[0] or p.seconds <= behind * best]
+            if len(running) < 2:
+                break
+
+
+class PieceBench(Bench):
+    """The candidates of one piece of a program.
+
+    Args:
+        default: what the heuristic makes of it.
+        alone: whether the program runs on the caller's thread alone.
+    """
+
+    def __init__(self, default: Made, target: Target, alone: bool):
+        kernels, _ = default
+        buffers = outer_buffers(default)
+        work = sum(k.flops for k in kernels) / 60 + sum(b.size * b.dtype.itemsize for b in buffers) / 16  # nanoseconds
+        repeats = max(1, min(64, int(CALL_S * 1e9 / max(work, 1.0))))
+        super().__init__(buffers, [b for b in buffers if any(b in k.written for k in kernels)], target, repeats)
+        self.alone = alone
+
+    def made(self, made: dict[str, Made]) -> dict[str, Piece | None]:
+        """See `pieces`."""
+        return self.pieces({name: piece_program(m, self.buffers, self.repeats, self.alone) for name, m in made.items()})
+
+
+def whole_bench(graph: Graph, lowered: Lowered, target: Target) -> Bench:
+    """Programs that compute all of `graph`, on operands of its types; `lowered` without donated inputs."""
+    ins, outs = ([Buffer(f"{name}{i}", t.dtype, t.size) for i, t in enumerate(types)]
+                 for name, types in (("in", graph.input_types), ("out", graph.output_types)))
+    constants = [Buffer(f"constant{i}", as_dtype(c.dtype), c.size) for i, c in enumerate(lowered.constants)]
+    bench = Bench([*ins, *outs, *constants], outs, target)
+    for operands in bench.operands.sets:
+        operands.update(zip(constants, [_copied(c) for c in lowered.constants], strict=True))
+    return bench

@@ -16,15 +16,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mainspring.autotune import database
-from mainspring.autotune.learned import store, table
-from mainspring.autotune.measure import Bench, Piece
+from mainspring.autotune.learned import learned_chooser, store, table
+from mainspring.autotune.measure import Bench, Piece, PieceBench, whole_bench
 from mainspring.base.errors import ArgumentError
-from mainspring.compile.choose import Decide, Fixed, Site
+from mainspring.compile.choose import HEURISTIC, Chooser, Decide, Fixed, Site
 from mainspring.compile.lower import Lowered, Made, Work, lower
+from mainspring.compile.program import ALONE_NS
 from mainspring.compile.target import Target, chosen
 from mainspring.ir.graph import Graph
 from mainspring.learned.tune import ModelSearch, Store, Surrogate, Trial, Trials, Winner, confirm
-from mainspring.runtime.native import ALONE_NS
 
 BATCH = 6  # candidates compiled and timed together
 PATIENCE = 18  # trials without a better one after which a problem is left
@@ -83,7 +83,9 @@ def tune_graph(graph: Graph, seconds: float, *, donated: Sequence[int] = (), pat
     if not path:
         rule = "without a cache folder, MS_DATABASE must name a file"
         raise ArgumentError("tune", "MS_CACHE", rule, "''", "MS_DATABASE=tuned.sqlite3")
-    return Session(store(path), chosen(), seconds, watch).tune(lower(graph, chosen(), donated, Fixed()), again)
+    session = Session(store(path), chosen(), seconds, watch)
+    outcomes = session.tune(lower(graph, chosen(), donated, Fixed()), again)
+    return outcomes + session.tune_whole(graph, learned_chooser(path), again)
 
 
 @dataclass
@@ -120,29 +122,46 @@ class Session:
             rest = sum(math.sqrt(_weight(p)) for p in found[number:])
             share = max(AT_LEAST_S, self.left * math.sqrt(_weight(problem)) / rest)
             outcomes.append(self._problem(problem, alone, time.perf_counter() + share, (number, len(found))))
-        for kind in {o.site.kind for o in outcomes}:
-            self.learn(kind)
+        for site in {o.site.kind: o.site for o in outcomes}.values():
+            self.learn(site)
         return outcomes
 
-    def learn(self, kind: str) -> None:
-        """Fit the model of `kind` to all trials, when they are of enough problems."""
-        trials = known_trials(self.store, kind)
+    def tune_whole(self, graph: Graph, chooser: Chooser, again: bool = False) -> list[Outcome]:
+        """Tune what is decided about the program of `graph` as a whole, its kernels as `chooser` decides."""
+        lowered = lower(graph, self.target, (), Fixed() if chooser is HEURISTIC else chooser)
+        known = set() if again else {(w.kind, w.problem) for w in self.store.winners()}
+        outcomes = []
+        for site in [d.site for d in lowered.whole if (d.site.kind, d.site.problem) not in known]:
+            bench = whole_bench(graph, lowered, self.target)
+            names = [site.default, *[name for name in site.candidates if name != site.default]]
+            pieces = bench.pieces({name: replace(lowered.program, work=site.candidates[name]) for name in names})
+            default = pieces[site.default]
+            assert default is not None  # it is what runs without a tuner
+            winner, gain = max([_judged(bench, default, pieces[name]) for name in names], key=lambda judged: judged[1])
+            self.store.win(Winner(site.kind, site.problem, winner, gain))
+            outcomes.append(Outcome(site, 1, default.seconds, len(names), winner, gain))
+        return outcomes
+
+    def learn(self, site: Site) -> None:
+        """Fit the model of sites like `site` to all trials, when they are of enough problems."""
+        kind, trials = site.kind, known_trials(self.store, site.kind)
         if len(set(trials.groups)) >= MIN_PROBLEMS:
-            self.models[kind] = Surrogate.fit(trials)
+            self.models[kind] = Surrogate.fit(trials, guess=table(site).guess)
             self.store.keep_model(kind, self.models[kind].to_bytes())
 
     def _problem(self, problem: _Problem, alone: bool, until: float, place: tuple[int, int]) -> Outcome:
         site = problem.site
         domain = table(site)
         search = ModelSearch(domain, min(MAX_TRIALS, len(site.candidates)), PATIENCE, prior=self.models.get(site.kind))
-        bench = Bench(made(problem, domain.default), self.target, alone)
-        default = bench.pieces({domain.default: bench.default})[domain.default]
+        first = made(problem, domain.default)
+        bench = PieceBench(first, self.target, alone)
+        default = bench.made({domain.default: first})[domain.default]
         assert default is not None  # it is what runs without a tuner
         pieces: dict[str, Piece | None] = {domain.default: default}
         relative: dict[str, float] = {}
         while not search.should_stop() and (time.perf_counter() < until or len(search.told) < 2):
             asked = [name for name in search.ask(BATCH) if name != domain.default]
-            batch = bench.pieces({name: made(problem, name) for name in asked})
+            batch = bench.made({name: made(problem, name) for name in asked})
             pieces |= batch
             for name, cost in _race(bench, default, batch).items():
                 relative[name] = cost

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from mainspring.compile.loops import LANES
@@ -21,6 +21,7 @@ from mainspring.types.dtype import DType
 
 COPIED = ("columns", "rows")  # ways of the left operand that copy it into the task's memory
 SHARES = (2, 8)  # threads that tasks are to be dealt to evenly
+MIN_DEEP = 2048  # a shorter k is not worth kernels of their own for its chunks, unless measured
 WAYS = 8  # of a second-level cache: lines that lie its size / WAYS apart share a set of so many
 NEAR_BYTES = 128 << 10  # panels that a row tile goes through before the next tile
 
@@ -66,6 +67,7 @@ class Extents:
         of_right: batches of which the right operand is another one.
         plain: whether results are stored as they are, without an epilogue.
         repeated: whether the product stands in a loop, out of which a kernel that packs a constant operand moves.
+        splits: whether chunks may be tasks of their own.
     """
 
     batch: int
@@ -80,6 +82,7 @@ class Extents:
     of_right: int
     plain: bool
     repeated: bool = False
+    splits: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class Blocking:
     """A register tile of `rows` × `vectors`·LANES; a task is `tiles` row tiles × `panels` panels of columns.
 
     right: "place" (read where it lies), "task" (packed by each task), or "kernel" (packed by a kernel before).
+    deep: a task is one chunk of k alone, for all panels; a kernel after sums the chunks.
     """
 
     rows: int
@@ -94,11 +98,12 @@ class Blocking:
     tiles: int
     panels: int
     right: str
+    deep: bool = False
 
     @property
     def name(self) -> str:
         """As candidates are called."""
-        return f"{self.rows}x{self.vectors} {self.tiles}x{self.panels} {self.right}"
+        return f"{self.rows}x{self.vectors} {self.tiles}x{self.panels} {self.right}{' deep' * self.deep}"
 
     @property
     def columns(self) -> int:
@@ -108,12 +113,27 @@ class Blocking:
 
 @cache
 def blocking(e: Extents, target: Target) -> Blocking:
-    """The candidate that should cost least."""
-    return min(candidates(e, target), key=lambda b: (cost(e, b, target), b.name))
+    """The candidate that should cost least. Where operands are long and the result is small (the gradient of a window), chunks
+    are tasks of their own."""
+    deep = e.splits and e.k >= max(MIN_DEEP, e.m, e.n, 2 * e.m * e.n * e.chunks // (e.m + e.n))
+    return min((b for b in candidates(e, target) if b.deep == deep), key=lambda b: (cost(e, b, target), b.name))
 
 
 def candidates(e: Extents, target: Target) -> Iterator[Blocking]:
     """Everything worth a thought."""
+    yield from _whole(e, target)
+    if e.splits:
+        yield from _deep(e, target)
+
+
+def _deep(e: Extents, target: Target) -> Iterator[Blocking]:
+    for rows, vectors in _tiles(e, target):
+        tiles, panels = -(-e.m // rows), -(-e.n // (vectors * LANES))
+        for right in ("place", "kernel") if e.direct and e.n % (vectors * LANES) == 0 else ("kernel",):
+            yield from (Blocking(rows, vectors, t, panels, right, True) for t in _parts(tiles))
+
+
+def _whole(e: Extents, target: Target) -> Iterator[Blocking]:
     for rows, vectors in _tiles(e, target):
         tiles, panels = -(-e.m // rows), -(-e.n // (vectors * LANES))
         for right in ("place", "task", "kernel"):
@@ -148,6 +168,11 @@ def cost(e: Extents, b: Blocking, target: Target, rates: Rates = RATES, shares: 
     each = max(1, LANES * e.dtype.itemsize // target.vector_bytes)  # registers of one vector
     tiles, panels = -(-e.m // b.rows), -(-e.n // b.columns)
     tasks = e.batch * -(-tiles // b.tiles) * -(-panels // b.panels)
+    if b.deep:
+        chunk = replace(e, batch=e.batch * e.chunks, k=-(-e.k // e.chunks), chunks=1, of_right=e.of_right * e.chunks,
+                        way="place" if e.way == "columns" else e.way)
+        sums = e.batch * tiles * panels * _ends(e, b, each, rates)
+        return cost(chunk, replace(b, deep=False), target, rates, shares) + sum([sums / n + rates.barrier for n in shares])
     task = b.tiles * b.panels * (e.k * _step(e, b, each, target, rates) + _ends(e, b, each, rates)) \
         + _first(e, b, each, target, rates) + rates.task
     total = task * sum([-(-tasks // n) for n in shares])  # those of the slowest thread

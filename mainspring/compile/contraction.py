@@ -44,8 +44,6 @@ from mainspring.ops.movement import ravel, unravel
 from mainspring.types.dtype import DType, int64
 
 MAX_CHUNKS, MIN_CHUNK = 8, 128
-MIN_TASKS = 16
-MIN_DEEP = 2048  # shorter chunks are not worth a kernel of their own for their sums
 STRIP_ROWS = 3  # up to this many rows, packing costs more than it brings
 
 
@@ -208,9 +206,7 @@ class Contraction:
     def _tiled(self) -> tuple[list[Kernel], list[Buffer]]:
         heuristic = blocking(self._extents(), self.target)
         chosen = self.decide(heuristic, lambda: product_site(self._problem(), self._extents(), self.target, heuristic))
-        if self._is_deep() and self.way != "rows":
-            return Tiled(self, chosen).deep(MIN_TASKS)
-        return Tiled(self, chosen).kernels()
+        return Tiled(self, chosen).deep() if chosen.deep else Tiled(self, chosen).kernels()
 
     def _problem(self) -> str:
         """The contraction as text in which names do not matter."""
@@ -225,7 +221,7 @@ class Contraction:
         of_right = math.prod(self.dims.domain[i] for i in self.batch_of_right())
         return Extents(self.batch, self.m, self.n, self.k, self.chunks, self.dtype, self.way, self.right_along == "n",
                        terms.get("k", 0) * self.dtype.itemsize, of_right, len(self.group.members) == 1,
-                       self.nest.repeated)
+                       self.nest.repeated, self.chunks > 1 and self.way != "rows")
 
     def batch_of_right(self) -> list[int]:
         """The batch dims on which the right operand depends."""
@@ -248,10 +244,6 @@ class Contraction:
         """The direction in which the right operand is contiguous, "n" or "k"; "" when there is none."""
         terms = self._right_terms() or {}
         return next((name for name in ("n", "k") if terms.get(name) == 1), "")
-
-    def _is_deep(self) -> bool:
-        """Whether the operands are long and the result small (the gradient of a window): chunks are then tasks of their own."""
-        return self.k >= max(MIN_DEEP, self.m, self.n, 2 * self.m * self.n * self.chunks // (self.m + self.n))
 
     def left_at(self, b: Expr, m: Expr, k: Expr) -> Expr:
         """The left operand of row `m` at `k`."""

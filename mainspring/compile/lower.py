@@ -28,8 +28,9 @@ from mainspring.compile.hoist import hoist
 from mainspring.compile.loopnest import Nest, map_kernel, reduce_kernel, row_kernel
 from mainspring.compile.loops import Buffer, For, Kernel, Store, Write, load
 from mainspring.compile.memory import BranchSteps, LoopSteps, RepeatSteps, Run, Slot, Step, View, plan
-from mainspring.compile.program import Program
+from mainspring.compile.program import ALONE_NS, Program
 from mainspring.compile.schedule import schedule
+from mainspring.compile.sites import team_site
 from mainspring.compile.target import Target
 from mainspring.compile.template import Call, Rounds
 from mainspring.compile.templates import TEMPLATES
@@ -40,6 +41,7 @@ from mainspring.ir.verify import verify
 from mainspring.types.dtype import int64
 from mainspring.types.shape import TensorType
 
+UNSURE = 16  # within such a factor of ALONE_NS, nobody knows whether the team is worth waking
 BYTES_PER_NS, FLOPS_PER_NS = 8.0, 30.0  # rough rates of one core, to tell small programs from large ones
 
 PASSES = (
@@ -70,18 +72,20 @@ def prepare(graph: Graph) -> Graph:
 class Lowered:
     """A program, the constant arrays behind its last bases, and for each output the donated input it lives in (or None).
 
-    `works` are the pieces in which something was decided; none under the heuristic, which is not asked.
+    `works` are the pieces in which something was decided, `whole` is what was decided about all of it; nothing under the
+    heuristic, which is not asked.
     """
 
     program: Program
     constants: list[np.ndarray]
     aliases: list[int | None]
     works: list[Work]
+    whole: list[Decision]
 
     @property
     def decisions(self) -> list[Decision]:
         """All that was decided, in order."""
-        return [d for work in self.works for d in work.decisions]
+        return [*[d for work in self.works for d in work.decisions], *self.whole]
 
 
 Made = tuple[list[Kernel], list[Buffer]]  # kernels, to be run in order, and the buffers that live between them
@@ -103,9 +107,17 @@ def lower(graph: Graph, target: Target, donated: Sequence[int] = (), chooser: Ch
     steps = lowering.region(graph, [View(x) for x in inputs], [View(x) for x in outputs], donated=donated)
     types = dict(zip([*inputs, *outputs], [*graph.input_types, *graph.output_types], strict=True))
     steps, aliases = reuse_donated(steps, [inputs[i] for i in donated], outputs, types)
-    program = plan(schedule(steps), lowering.bases, lowering.work)
+    whole = Decide(chooser)
+    program = plan(schedule(steps), lowering.bases, _work(graph, lowering.work, whole))
     reused = [None if a is None else inputs.index(a) for a in aliases]
-    return Lowered(program, lowering.constants, reused, lowering.works)
+    return Lowered(program, lowering.constants, reused, lowering.works, whole.made)
+
+
+def _work(graph: Graph, work: float, decide: Decide) -> float:
+    """The nanoseconds by which a program runs alone or on the team: those counted, or, where that is not plain, as decided."""
+    if not ALONE_NS / UNSURE < work < ALONE_NS * UNSURE:
+        return work
+    return decide(work, lambda: team_site(f"program of {len(graph.nodes())} nodes", graph.digest, work))
 
 
 @dataclass

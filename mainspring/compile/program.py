@@ -18,6 +18,7 @@ from mainspring.compile.loops import Kernel, show_kernel
 
 ARENA = -1
 TIMED_THREADS = 64
+ALONE_NS = 60_000  # a program that takes less runs on the caller's thread: waking the team would cost more than it brings
 
 
 @dataclass(frozen=True)

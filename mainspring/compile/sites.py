@@ -11,9 +11,11 @@ from __future__ import annotations
 import heapq
 import math
 
+from mainspring.base import flags
 from mainspring.compile.blocking import Blocking, Extents, candidates, cost
-from mainspring.compile.choose import Site
+from mainspring.compile.choose import Site, problem
 from mainspring.compile.loops import LANES
+from mainspring.compile.program import ALONE_NS
 from mainspring.compile.target import Target
 
 WAYS = ("place", "bases", "columns", "rows")
@@ -22,23 +24,28 @@ MOST = 192  # candidates of a product; there may be thousands, most of them hope
 
 
 def product_site(text: str, e: Extents, target: Target, default: Blocking) -> Site:
-    """The choice of a blocking, among those that the heuristic finds cheapest; the cheapest first."""
+    """The choice of a blocking, among those that should cost least on the threads there are; the cheapest first."""
+    shares = (flags.threads(),)
+
+    def expected(b: Blocking) -> float:
+        return cost(e, b, target, shares=shares)
 
     def options() -> dict[str, Blocking]:
-        found = heapq.nsmallest(MOST, candidates(e, target), key=lambda b: (cost(e, b, target), b.name))
+        found = heapq.nsmallest(MOST, candidates(e, target), key=lambda b: (expected(b), b.name))
         return {b.name: b for b in (default, *found)}
 
-    return Site("tile", text, default.name, options, lambda b: _product_facts(e, target, b))
+    return Site("tile", text, default.name, options, lambda b: _product_facts(e, target, b), expected)
 
 
 def _product_facts(e: Extents, target: Target, b: Blocking) -> dict[str, float]:
     tiles, panels = -(-e.m // b.rows), -(-e.n // b.columns)
-    tasks = e.batch * -(-tiles // b.tiles) * -(-panels // b.panels)
+    tasks = e.batch * -(-tiles // b.tiles) * -(-panels // b.panels) * (e.chunks if b.deep else 1)
     each = LANES * e.dtype.itemsize / target.vector_bytes
     log = {name: math.log2(value) for name, value in (
         ("batch", e.batch), ("m", e.m), ("n", e.n), ("k", e.k), ("work", e.batch * e.m * e.n * e.k), ("tasks", tasks),
         ("left block", b.tiles * b.rows * e.k * e.dtype.itemsize), ("panel", e.k * b.columns * e.dtype.itemsize),
-        ("tiles of a task", b.tiles), ("panels of a task", b.panels), ("cost", max(cost(e, b, target), 1)))}
+        ("tiles of a task", b.tiles), ("panels of a task", b.panels), ("tasks of a thread", -(-tasks // flags.threads())),
+        ("packed", 1 + (b.right != "place") * e.k * e.n))}
     return {
         **log,
         **{f"left in {name}": float(e.way == name) for name in WAYS},
@@ -46,6 +53,7 @@ def _product_facts(e: Extents, target: Target, b: Blocking) -> dict[str, float]:
         "itemsize": float(e.dtype.itemsize),
         "chunks": float(e.chunks),
         "plain": float(e.plain),
+        "deep": float(b.deep),
         "rows": float(b.rows),
         "vectors": float(b.vectors),
         "registers": b.rows * b.vectors * each / target.vector_registers,
@@ -53,6 +61,12 @@ def _product_facts(e: Extents, target: Target, b: Blocking) -> dict[str, float]:
         "waste of rows": tiles * b.rows / e.m - 1,
         "waste of columns": panels * b.columns / e.n - 1,
     }
+
+
+def team_site(label: str, text: str, work: float) -> Site:
+    """Whether a small program of about `work` nanoseconds runs on the caller's thread alone, or wakes the team."""
+    return Site("team", problem(label, text), "alone" if work < ALONE_NS else "team",
+                lambda: {"alone": 0.0, "team": float(ALONE_NS)}, lambda ns: {"work": math.log2(work), "team": float(ns > 0)})
 
 
 def task_site(kind: str, text: str, default: int, sizes: tuple[int, ...], domain: tuple[int, ...], flops: int) -> Site:

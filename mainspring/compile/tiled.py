@@ -254,14 +254,14 @@ class Tiled:
 
     # --------------------------------------------------------------------------------------------------- deep tiles
 
-    def deep(self, least: int) -> tuple[list[Kernel], list[Buffer]]:
+    def deep(self) -> tuple[list[Kernel], list[Buffer]]:
         """Chunks as tasks of their own, for operands that are long and a result that is small (the gradient of a window).
 
-        A task goes through k in blocks that stay in cache for all its row tiles. `least`: tasks that there should be.
+        A task goes through k in blocks that stay in cache for all its row tiles.
         """
         of, nr, mr, tiles, count = self.of, self.nr, self.mr, self.tiles, self.count
         kernels, between = self._steps()
-        wide = -(-tiles // -(-least // (of.batch * of.chunks)))
+        wide = self.blocking.tiles
         groups = -(-tiles // wide)
         block = min(of.chunk, max(64, DEEP_BYTES // (count * nr * of.dtype.itemsize)))
         task = s.var("task", of.batch * of.chunks * groups)

@@ -26,12 +26,11 @@ from mainspring.compile import codegen, emit_llvm
 from mainspring.compile.canonical import canonical
 from mainspring.compile.emit_program import emit_entry, emit_program, kernel_table
 from mainspring.compile.loops import Kernel
-from mainspring.compile.program import Program, kernels
+from mainspring.compile.program import ALONE_NS, Program, kernels
 from mainspring.compile.target import Target, native
 from mainspring.runtime import entry, team
 from mainspring.runtime.buffers import aligned
 
-ALONE_NS = 60_000  # a program that takes less runs on the caller's thread: waking the team would cost more than it brings
 _TABLE, _ENTRY, _PROGRAM = "ms_kernels", "ms_entry", "ms_program"
 _ENTRY_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 

@@ -13,12 +13,13 @@ from typing import Protocol
 import numpy as np
 
 from mainspring.base.errors import ArgumentError
-from mainspring.learned.tune.space import Config, Domain, everything
+from mainspring.learned.tune.space import Config, Domain, Table, everything
 from mainspring.learned.tune.surrogate import Surrogate, Trials
 
 POOL = 512  # configurations of an uncountable space that a model looks at before it proposes
 WARM = 6  # trials that are drawn at random before a model without earlier knowledge is asked
 EXPLORE = 0.15  # share of the proposals that are drawn at random
+ALIKE = 0.05  # by which a likeness of what is already in a batch is put back, as a logarithm
 CAUTION = 0.5  # spreads that are taken off a prediction: what is not known may be good
 
 
@@ -99,12 +100,14 @@ class ModelSearch(RandomSearch):
     """Proposals by a model of the cost, fitted anew before each; some at random; those of one batch unlike each other.
 
     Args:
-        prior: a model of other problems of this kind, encoded alike. With it the first proposals are informed.
+        prior: a model of other problems of this kind, encoded alike. With it, or with a `guess` of the domain, the first
+            proposals are informed.
     """
 
     def __init__(self, domain: Domain, budget: int, patience: int | None = None, seed: int = 0, prior: Surrogate | None = None):
         super().__init__(domain, budget, patience, seed)
-        self.prior = prior
+        guess = domain.guess if isinstance(domain, Table) else None
+        self.prior = prior or (None if guess is None else Surrogate((), None, guess))
 
     def _propose(self, count: int, chosen: list[Config]) -> None:
         if len(self.told) < WARM and self.prior is None:
@@ -122,7 +125,7 @@ class ModelSearch(RandomSearch):
             at = int(self.rng.choice(np.flatnonzero(np.isfinite(score)))) if explore else int(score.argmin())
             self._take(pool[at], chosen)
             far = np.abs((rows - rows[at]) / scale).mean(axis=1)
-            score = score + 0.05 * np.exp(-far * 4)  # a batch of near copies would teach one thing
+            score = score + ALIKE * np.exp(-far * 4)  # a batch of near copies would teach one thing
             score[at] = np.inf
 
     def _model(self) -> Surrogate:

@@ -187,11 +187,15 @@ class Space:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Candidates by name, each with its row of `numbers`, float ``[candidates, width]``."""
+    """Candidates by name, each with its row of `numbers`, float ``[candidates, width]``.
+
+    `guess`: which of the numbers says what the candidate may cost, as a logarithm relative to the default's.
+    """
 
     names: tuple[str, ...]
     numbers: np.ndarray
     default: str
+    guess: int | None = None
     _place: dict[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

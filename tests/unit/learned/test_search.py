@@ -133,6 +133,20 @@ def test_equal_seeds_search_alike() -> None:
     assert drive(ModelSearch(SPACE, 18, seed=3)) == drive(ModelSearch(SPACE, 18, seed=3))
 
 
+def test_a_guess_of_the_cost_leads_the_first_trials_and_is_corrected() -> None:
+    table, costs = problem(0, count=60)
+    said = np.log([costs[name] / costs[table.default] for name in table.names])
+    informed = Table(table.names, np.concatenate([table.numbers, said[:, None]], axis=1), table.default, table.numbers.shape[1])
+    assert min(costs.values()) in drive(ModelSearch(informed, 4), costs)
+    model, told = ModelSearch(informed, 60), Trials()
+    for name, row in zip(table.names, informed.numbers, strict=True):  # the truth is twice what was said, but for the default
+        told.add(row, 1.0 if name == table.default else 2 * costs[name] / costs[table.default], 1.0)
+    assert model.prior is not None and np.array_equal(model.prior.predict(informed.numbers)[0], said)
+    corrected = Surrogate.from_bytes(Surrogate.fit(told, guess=informed.guess).to_bytes())
+    off = corrected.predict(informed.numbers)[0] - said
+    assert 0.5 < np.median(off) < 0.8
+
+
 def test_a_model_finds_better_than_chance_with_the_same_trials() -> None:
     wins = [min(drive(ModelSearch(SPACE, 32, seed=i))) < min(drive(RandomSearch(SPACE, 32, seed=i))) for i in range(3)]
     assert all(wins)
