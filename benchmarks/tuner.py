@@ -2,30 +2,36 @@
 
     python benchmarks/tuner.py regret [--candidates 40] [--file costs.json]
     python benchmarks/tuner.py step [--recipe shakespeare] [--budget 60]
+    python -m benchmarks.tuner steps [--only gpt cnn] [--budget 30]
 
 `regret` measures the same number of candidates of each of a spread of products (a sample of all blockings, and the heuristic's)
 and keeps the costs in a file, from which the tables can be made again. Then the products are dealt into folds; what is said of
-a product was learned from the other folds alone. A cost is relative to the heuristic's, timed beside it.
+a product was learned from the other folds alone. A cost is relative to the heuristic's, timed beside it. `steps` tunes the
+first case of families of training steps, as ``ms.jit(step, tune=…)`` does.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import statistics
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 import mainspring as ms
-from mainspring.autotune.learned import CAUTION, MARGIN, table
+from mainspring.autotune.learned import CAUTION, MARGIN, store, table
 from mainspring.autotune.measure import PieceBench
 from mainspring.autotune.tuner import made, problems
 from mainspring.base import flags
-from mainspring.compile.choose import Fixed
+from mainspring.compile.choose import HEURISTIC, Fixed, using
 from mainspring.compile.lower import lower
 from mainspring.compile.program import ALONE_NS
 from mainspring.compile.target import chosen
@@ -183,15 +189,50 @@ def step(recipe: str, budget: float) -> None:
         carry_out(recipe, budget, Path(folder) / "tuned.sqlite3", again=False)
 
 
+def steps(names: Sequence[str], budget: float, rounds: int = 11) -> None:
+    """Training steps of `benchmarks`, by heuristics and tuned for `budget` seconds each, in interleaved rounds."""
+    for name in names:
+        family = importlib.import_module(f"benchmarks.{name}_step")
+        case = family.FAMILY.cases[0]
+        with tempfile.TemporaryDirectory() as folder, flags.override(tuned=1, database=str(Path(folder) / "tuned.sqlite3")):
+            with using(HEURISTIC):
+                plain = family.mainspring(case)
+                plain.run()
+            with mock.patch.object(ms, "jit", partial(ms.jit, tune=budget)):
+                tuned = family.mainspring(case)
+                tuned.run()
+            winners = store(flags.database()).winners()
+        times: tuple[list[float], list[float]] = ([], [])
+        for i in range(rounds):
+            for which in (0, 1) if i % 2 else (1, 0):
+                times[which].append(_run_seconds((plain, tuned)[which].run))
+        gain = statistics.median(a / b for a, b in zip(*times, strict=True))
+        print(f"{name:6s} {case.name:30s} {statistics.median(times[0]) * 1e3:8.3f} ms by heuristics, "
+              f"{statistics.median(times[1]) * 1e3:8.3f} tuned for {budget:.0f} s, {gain:.3f}×; {len(winners)} decisions, "
+              f"{sum(w.gain > 1 for w in winners)} other than the heuristic's", flush=True)
+
+
+def _run_seconds(run: Callable[[], Any], least: float = 0.03) -> float:
+    """Seconds of a run, over as many as take `least`."""
+    started, count = time.perf_counter(), 0
+    while time.perf_counter() - started < least:
+        run()
+        count += 1
+    return (time.perf_counter() - started) / count
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("regret", "step"))
+    parser.add_argument("what", choices=("regret", "step", "steps"))
     parser.add_argument("--candidates", type=int, default=40)
     parser.add_argument("--file", type=Path, help="costs measured before; measured ones are added")
     parser.add_argument("--recipe", default="shakespeare")
     parser.add_argument("--budget", type=float, default=60.0)
+    parser.add_argument("--only", nargs="*", default=["gpt", "cnn", "mlp", "lstm"], help="families of `steps`")
     args = parser.parse_args()
     if args.what == "regret":
         regret(args.candidates, args.file)
-    else:
+    elif args.what == "step":
         step(args.recipe, args.budget)
+    else:
+        steps(args.only, args.budget)
