@@ -9,6 +9,7 @@ them leads the search on the next problem, and decides where nothing was measure
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from mainspring.autotune.measure import Bench, Piece, PieceBench, whole_bench
 from mainspring.base.errors import ArgumentError
 from mainspring.compile.choose import HEURISTIC, Chooser, Decide, Fixed, Site
 from mainspring.compile.lower import Lowered, Made, Work, lower
-from mainspring.compile.program import ALONE_NS
+from mainspring.compile.program import ALONE_NS, Branch, Instr, Loop, Repeat
 from mainspring.compile.target import Target, chosen
 from mainspring.ir.graph import Graph
 from mainspring.learned.tune import ModelSearch, Store, Surrogate, Trial, Trials, Winner, confirm
@@ -33,6 +34,7 @@ MIN_PROBLEMS = 4  # a model of fewer problems is not asked about others
 AT_LEAST_S = 0.5  # less time than this is not worth beginning with a problem
 MARGIN = 0.01  # by which a winner must beat the default
 CONFIRM_PAIRS = 9
+WHOLE_PAIRS, WHOLE_S = 31, 1.0  # of whole programs, when so many take no longer
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def tune_graph(graph: Graph, seconds: float, *, donated: Sequence[int] = (), pat
         raise ArgumentError("tune", "MS_CACHE", rule, "''", "MS_DATABASE=tuned.sqlite3")
     session = Session(store(path), chosen(), seconds, watch)
     outcomes = session.tune(lower(graph, chosen(), donated, Fixed()), again)
+    outcomes = session.believed(graph, outcomes, learned_chooser(path))
     return outcomes + session.tune_whole(graph, learned_chooser(path), again)
 
 
@@ -125,6 +128,28 @@ class Session:
         for site in {o.site.kind: o.site for o in outcomes}.values():
             self.learn(site)
         return outcomes
+
+    def believed(self, graph: Graph, outcomes: list[Outcome], chooser: Chooser) -> list[Outcome]:
+        """What stands of `outcomes` once the whole program has run, as `chooser` decides and by heuristics in turn.
+
+        A piece that was timed alone found its operands in other caches than among its neighbours. Where the program as a whole
+        is not faster, nothing of this session is kept but the trials.
+        """
+        changed = [o for o in outcomes if o.winner != o.site.default]
+        plain, tuned = (lower(graph, self.target, (), c) for c in (Fixed(), chooser))
+        if not changed or not ends(plain.program.instrs):
+            return outcomes
+        bench = whole_bench(graph, plain, self.target)
+        default, other = bench.pieces({"default": plain.program, "tuned": tuned.program}).values()
+        assert default is not None  # it is what runs without a tuner
+        if other is not None:
+            pairs = WHOLE_PAIRS if default.sample(bench.operands) * WHOLE_PAIRS < WHOLE_S else CONFIRM_PAIRS
+            ratios = [_pair(bench, default, other, i % 2 == 0) for i in range(pairs)]
+            if statistics.median(ratios) < 1:
+                return outcomes
+        for o in changed:
+            self.store.win(Winner(o.site.kind, o.site.problem, o.site.default, 1.0))
+        return [replace(o, winner=o.site.default, gain=1.0) for o in outcomes]
 
     def tune_whole(self, graph: Graph, chooser: Chooser, again: bool = False) -> list[Outcome]:
         """Tune what is decided about the program of `graph` as a whole, its kernels as `chooser` decides."""
@@ -218,6 +243,20 @@ def _race(bench: Bench, default: Piece, batch: dict[str, Piece | None]) -> dict[
     default.samples += fresh.samples
     costs = {name: math.inf if piece is None else piece.seconds / fresh.seconds for name, piece in batch.items()}
     return {fresh.name: 1.0, **costs}
+
+
+def _pair(bench: Bench, default: Piece, other: Piece, first: bool) -> float:
+    """How much longer `other` takes, the default measured right before or after it."""
+    if first:
+        base = default.sample(bench.operands)
+        return other.sample(bench.operands) / base
+    return other.sample(bench.operands) / default.sample(bench.operands)
+
+
+def ends(instrs: Sequence[Instr]) -> bool:
+    """Whether a program ends whatever its operands are: it holds no loop that a flag ends."""
+    return not any(isinstance(i, Loop) or (isinstance(i, Repeat) and not ends(i.body))
+                   or (isinstance(i, Branch) and not (ends(i.then) and ends(i.other))) for i in instrs)
 
 
 def _judged(bench: Bench, default: Piece, best: Piece | None) -> tuple[str, float]:

@@ -201,6 +201,24 @@ def test_later_compilations_use_the_winner_until_told_not_to(database: str) -> N
     assert build(graph).program.code.objects == plain.program.code.objects
 
 
+@pytest.mark.parametrize("ratio", [0.5, 2.0])
+def test_what_does_not_make_the_whole_program_faster_is_withdrawn(database: str, monkeypatch: Any, ratio: float) -> None:
+    function, arguments = PROGRAMS["product"]
+    site = sites(function, arguments)[0]
+    won = tuner.Outcome(site, 1, 1e-5, 2, list(site.candidates)[-1], 1.5)
+    session = tuner.Session(learned.store(database), chosen(), 1.0, None)
+    session.store.win(Winner(site.kind, site.problem, won.winner, won.gain))
+    monkeypatch.setattr(tuner, "_pair", lambda *_: ratio)
+    stands = session.believed(ms.jit(function).graph(*arguments), [won], learned.learned_chooser(database))
+    assert stands[0].winner == session.store.winners()[0].config == (won.winner if ratio < 1 else site.default)
+
+
+def test_a_program_that_a_flag_ends_is_not_run_on_made_up_operands() -> None:
+    graph = ms.jit(lambda x: ms.while_loop(lambda v: ms.sum(v) < 100, lambda v: v * 2, x)).graph(normal(4))
+    assert not tuner.ends(lower(graph, chosen()).program.instrs)
+    assert tuner.ends(lower(ms.jit(ms.matmul).graph(*PROGRAMS["product"][1]), chosen()).program.instrs)
+
+
 def test_a_candidate_with_other_bytes_is_none() -> None:
     problem = tuner.problems(lower(ms.jit(ms.matmul).graph(normal(8, 20), normal(20, 32)), chosen(), (), Fixed()).works)[0]
     default = tuner.made(problem, problem.site.default)
