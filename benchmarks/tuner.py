@@ -87,7 +87,7 @@ def measured(name: str, count: int) -> dict[str, Any]:
     pieces = bench.made({n: made(problem, n) for n in dict.fromkeys([of.default, *drawn])})
     kept = {n: p for n, p in pieces.items() if p is not None}
     bench.race(list(kept.values()))
-    return {"default": of.default, "seconds": kept[of.default].seconds, "of": len(of.names),
+    return {"default": of.default, "seconds": kept[of.default].seconds, "of": len(of.names), "guess": of.guess,
             "costs": {n: p.seconds / kept[of.default].seconds for n, p in kept.items()},
             "numbers": {n: of.encode(n).tolist() for n in kept}}
 
@@ -143,7 +143,7 @@ def _ordered(of: Table, costs: dict[str, float], model: Surrogate) -> np.ndarray
 
 
 def _table(case: dict[str, Any]) -> Table:
-    return Table(tuple(case["costs"]), np.array([case["numbers"][n] for n in case["costs"]]), case["default"])
+    return Table(tuple(case["costs"]), np.array([case["numbers"][n] for n in case["costs"]]), case["default"], case["guess"])
 
 
 def _model(cases: list[dict[str, Any]]) -> Surrogate:
@@ -151,12 +151,25 @@ def _model(cases: list[dict[str, Any]]) -> Surrogate:
     for group, case in enumerate(cases):
         for name, cost in case["costs"].items():
             trials.add(np.array(case["numbers"][name]), cost, 1.0, group)
-    return Surrogate.fit(trials)
+    return Surrogate.fit(trials, guess=cases[0]["guess"])
+
+
+class Ordered(RandomSearch):
+    """Candidates in the order of what they should cost by the facts of the target."""
+
+    def _propose(self, count: int, chosen: list[Any]) -> None:
+        domain = self.domain
+        assert isinstance(domain, Table) and domain.guess is not None
+        pool = sorted(self._unasked([]), key=lambda name: float(domain.encode(name)[domain.guess]))
+        for name in pool[: count - len(chosen)]:
+            self._take(name, chosen)
 
 
 def _searches(of: Table, model: Surrogate) -> dict[str, Callable[[int], RandomSearch]]:
     count = len(of.names)
-    return {"random": lambda seed: RandomSearch(of, count, seed=seed), "model": lambda seed: ModelSearch(of, count, seed=seed),
+    return {"random": lambda seed: RandomSearch(of, count, seed=seed),
+            "in the order of what they should cost": lambda seed: Ordered(of, count, seed=seed),
+            "model": lambda seed: ModelSearch(of, count, seed=seed),
             "model that knows other products": lambda seed: ModelSearch(of, count, seed=seed, prior=model)}
 
 
