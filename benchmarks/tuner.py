@@ -33,7 +33,6 @@ from mainspring.autotune.tuner import made, problems
 from mainspring.base import flags
 from mainspring.compile.choose import HEURISTIC, Fixed, using
 from mainspring.compile.lower import lower
-from mainspring.compile.program import ALONE_NS
 from mainspring.compile.target import chosen
 from mainspring.learned.tune import ModelSearch, RandomSearch, Surrogate, Table, Trials
 
@@ -83,7 +82,7 @@ def measured(name: str, count: int) -> dict[str, Any]:
     problem = max(problems(lowered.works), key=lambda p: len(p.site.candidates))
     of = table(problem.site)
     drawn = [of.names[i] for i in np.random.default_rng(1).permutation(len(of.names))[:count]]
-    bench = PieceBench(made(problem, of.default), chosen(), lowered.program.work < ALONE_NS)
+    bench = PieceBench(made(problem, of.default), chosen(), lowered.program.alone)
     pieces = bench.made({n: made(problem, n) for n in dict.fromkeys([of.default, *drawn])})
     kept = {n: p for n, p in pieces.items() if p is not None}
     bench.race(list(kept.values()))

@@ -22,7 +22,7 @@ from mainspring.autotune.measure import Bench, Piece, PieceBench, whole_bench
 from mainspring.base.errors import ArgumentError
 from mainspring.compile.choose import HEURISTIC, Chooser, Decide, Fixed, Site
 from mainspring.compile.lower import Lowered, Made, Work, lower
-from mainspring.compile.program import ALONE_NS, Branch, Instr, Loop, Repeat
+from mainspring.compile.program import Branch, Instr, Loop, Repeat
 from mainspring.compile.target import Target, chosen
 from mainspring.ir.graph import Graph
 from mainspring.learned.tune import ModelSearch, Store, Surrogate, Trial, Trials, Winner, confirm
@@ -115,7 +115,7 @@ class Session:
     def tune(self, lowered: Lowered, again: bool = False) -> list[Outcome]:
         """Tune the problems of `lowered`, the costliest first, as far as the time goes."""
         known = set() if again else {(w.kind, w.problem) for w in self.store.winners()}
-        alone = lowered.program.work < ALONE_NS
+        alone = lowered.program.alone
         found = [p for p in problems(lowered.works) if (p.site.kind, p.site.problem) not in known]
         found.sort(key=lambda p: -_weight(p))
         outcomes = []

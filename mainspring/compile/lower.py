@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -42,7 +42,8 @@ from mainspring.types.dtype import int64
 from mainspring.types.shape import TensorType
 
 UNSURE = 16  # within such a factor of ALONE_NS, nobody knows whether the team is worth waking
-BYTES_PER_NS, FLOPS_PER_NS = 8.0, 30.0  # rough rates of one core, to tell small programs from large ones
+# rough rates of one core, to tell small programs from large ones: bytes in the caches, flops of register tiles and of the rest
+BYTES_PER_NS, PRODUCT_PER_NS, FLOPS_PER_NS = 24.0, 60.0, 30.0
 
 PASSES = (
     ("inline", lambda graph: simplify.inline(graph, frozenset(TEMPLATES))),
@@ -107,17 +108,13 @@ def lower(graph: Graph, target: Target, donated: Sequence[int] = (), chooser: Ch
     steps = lowering.region(graph, [View(x) for x in inputs], [View(x) for x in outputs], donated=donated)
     types = dict(zip([*inputs, *outputs], [*graph.input_types, *graph.output_types], strict=True))
     steps, aliases = reuse_donated(steps, [inputs[i] for i in donated], outputs, types)
-    whole = Decide(chooser)
-    program = plan(schedule(steps), lowering.bases, _work(graph, lowering.work, whole))
+    program, whole = plan(schedule(steps), lowering.bases, lowering.work), Decide(chooser)
+    if ALONE_NS / UNSURE < program.work < ALONE_NS * UNSURE:
+        told = whole(program.alone, lambda: team_site(f"program of {len(graph.nodes())} nodes", graph.digest, program.work,
+                                                      program.alone))
+        program = program if told == program.alone else replace(program, told=told)
     reused = [None if a is None else inputs.index(a) for a in aliases]
     return Lowered(program, lowering.constants, reused, lowering.works, whole.made)
-
-
-def _work(graph: Graph, work: float, decide: Decide) -> float:
-    """The nanoseconds by which a program runs alone or on the team: those counted, or, where that is not plain, as decided."""
-    if not ALONE_NS / UNSURE < work < ALONE_NS * UNSURE:
-        return work
-    return decide(work, lambda: team_site(f"program of {len(graph.nodes())} nodes", graph.digest, work))
 
 
 @dataclass
@@ -207,7 +204,8 @@ class _Region:
         views = tuple([self.view_of[p] for p in kernel.params])
         self.result.append(Run(kernel, views))
         moved = sum(p.size * p.dtype.itemsize for p in kernel.params)
-        self.lowering.work += moved / BYTES_PER_NS + kernel.flops / FLOPS_PER_NS
+        product = any([b.kind == "register" for b in kernel.scratch])
+        self.lowering.work += moved / BYTES_PER_NS + kernel.flops / (PRODUCT_PER_NS if product else FLOPS_PER_NS)
 
     def copy(self, source: View, target: View, type_: TensorType) -> None:
         """Add a copy between two views."""

@@ -18,7 +18,8 @@ from mainspring.compile.loops import Kernel, show_kernel
 
 ARENA = -1
 TIMED_THREADS = 64
-ALONE_NS = 60_000  # a program that takes less runs on the caller's thread: waking the team would cost more than it brings
+# nanoseconds of work below which the caller's thread is done before a team would be: what waking one costs, and a barrier
+ALONE_NS, BARRIER_NS = 50_000, 6_000
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ Instr = Launch | Barrier | Repeat | Loop | Branch
 class Program:
     """A whole executable. `bases`: number of entries of the pointer table; `arena`: bytes of workspace (64-aligned).
 
-    `work` estimates the cost of one run in nanoseconds on one core; a small program runs on the caller's thread alone.
+    `work` estimates the cost of one run in nanoseconds on one core; `told` says whether it is to run on the caller's thread
+    where that was decided otherwise than by this estimate.
     A `timed` program has one more base, a table of TIMED_THREADS int64 for each launch in order (`launches`), to which every
     thread adds the cycles that it spends in the kernel.
     """
@@ -92,6 +94,27 @@ class Program:
     arena: int
     work: float
     timed: bool = False
+    told: bool | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is to run on the caller's thread: the team would lose more by waking and waiting than it brings."""
+        return self.work < ALONE_NS + BARRIER_NS * barriers(self.instrs) if self.told is None else self.told
+
+
+def barriers(instrs: tuple[Instr, ...]) -> int:
+    """Barriers that a run meets, if each Loop goes round once."""
+    total = 0
+    for instr in instrs:
+        if isinstance(instr, Barrier):
+            total += 1
+        elif isinstance(instr, Repeat):
+            total += instr.count * barriers(instr.body)
+        elif isinstance(instr, Loop):
+            total += barriers(instr.test + instr.body)
+        elif isinstance(instr, Branch):
+            total += max(barriers(instr.then), barriers(instr.other))
+    return total
 
 
 def launches(instrs: tuple[Instr, ...]) -> Iterator[Launch]:

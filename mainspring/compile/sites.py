@@ -15,7 +15,6 @@ from mainspring.base import flags
 from mainspring.compile.blocking import Blocking, Extents, candidates, cost
 from mainspring.compile.choose import Site, problem
 from mainspring.compile.loops import LANES
-from mainspring.compile.program import ALONE_NS
 from mainspring.compile.target import Target
 
 WAYS = ("place", "bases", "columns", "rows")
@@ -63,10 +62,10 @@ def _product_facts(e: Extents, target: Target, b: Blocking) -> dict[str, float]:
     }
 
 
-def team_site(label: str, text: str, work: float) -> Site:
+def team_site(label: str, text: str, work: float, alone: bool) -> Site:
     """Whether a small program of about `work` nanoseconds runs on the caller's thread alone, or wakes the team."""
-    return Site("team", problem(label, text), "alone" if work < ALONE_NS else "team",
-                lambda: {"alone": 0.0, "team": float(ALONE_NS)}, lambda ns: {"work": math.log2(work), "team": float(ns > 0)})
+    return Site("team", problem(label, text), "alone" if alone else "team", lambda: {"alone": True, "team": False},
+                lambda chosen: {"work": math.log2(work), "team": float(not chosen)})
 
 
 def task_site(kind: str, text: str, default: int, sizes: tuple[int, ...], domain: tuple[int, ...], flops: int) -> Site:

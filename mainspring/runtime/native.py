@@ -26,11 +26,12 @@ from mainspring.compile import codegen, emit_llvm
 from mainspring.compile.canonical import canonical
 from mainspring.compile.emit_program import emit_entry, emit_program, kernel_table
 from mainspring.compile.loops import Kernel
-from mainspring.compile.program import ALONE_NS, Program, kernels
+from mainspring.compile.program import Program, kernels
 from mainspring.compile.target import Target, native
 from mainspring.runtime import entry, team
 from mainspring.runtime.buffers import aligned
 
+LOCKED_NS = 200_000  # work up to which a program may keep the interpreter's lock
 _TABLE, _ENTRY, _PROGRAM = "ms_kernels", "ms_entry", "ms_program"
 _ENTRY_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 
@@ -42,6 +43,7 @@ class Code:
     bases: int
     arena: int
     work: float
+    alone: bool  # runs on the caller's thread
     stride: int  # bytes of scratch a thread
     kernels: tuple[tuple[int, str], ...]
     objects: tuple[bytes, ...]  # the first holds the program itself
@@ -60,7 +62,8 @@ def compile_program(program: Program, target: Target | None = None) -> Code:
         jobs += [pool.submit(_compile, _kernel_module([(i, members[i]) for i in group], target), target) for group in groups]
         objects = tuple([job.result() for job in jobs])
     places = {i: (1 + g, _symbol(i)) for g, group in enumerate(groups) for i in group}
-    return Code(program.bases, program.arena, program.work, stride, tuple([places[i] for i in range(len(distinct))]), objects)
+    ordered = tuple([places[i] for i in range(len(distinct))])
+    return Code(program.bases, program.arena, program.work, program.alone, stride, ordered, objects)
 
 
 def _distinct(found: list[Kernel]) -> tuple[dict[str, Kernel], dict[Kernel, int]]:
@@ -130,7 +133,7 @@ class NativeProgram:
             table = (ctypes.c_uint64 * len(addresses)).from_address(main.address(_TABLE))
             np.ctypeslib.as_array(table)[:] = addresses
         self._address = main.address(_ENTRY)
-        self.alone = code.work < ALONE_NS
+        self.alone = code.alone
         self._pack = struct.Struct(f"{code.bases}P").pack_into
         self._free: list[_Call] = []
 
@@ -185,7 +188,7 @@ class NativeProgram:
 
     def function(self, fixed: Sequence[int]) -> Callable[..., Any]:
         """`run` as a function of addresses one by one, before those of `fixed`. It does not keep the program alive."""
-        if self.alone:
+        if self.alone and self.code.work < LOCKED_NS:
             self._own = _Call(self.code)
             return entry.function(self._address, self.code.bases - len(fixed), self._own.arena.ctypes.data,
                                   self._own.scratch.ctypes.data, fixed)

@@ -12,7 +12,7 @@ import pytest
 from mainspring.base import flags
 from mainspring.base.errors import ArgumentError, CompileError
 from mainspring.compile.canonical import canonical, program_text
-from mainspring.compile.program import ARENA, Barrier, Branch, Instr, Launch, Loop, Program, Ref, Repeat
+from mainspring.compile.program import ARENA, Barrier, Branch, Instr, Launch, Loop, Program, Ref, Repeat, barriers
 from mainspring.runtime.native import NativeProgram, compile_program
 from mainspring.runtime.python_program import PythonProgram
 from mainspring.types.dtype import float16, float32, float64
@@ -246,3 +246,10 @@ def test_kernels_equal_but_for_names_are_compiled_once():
 
 def test_a_program_of_nothing():
     NativeProgram(Program((), 0, 0, 0.0)).run([])
+
+
+def test_a_program_of_many_barriers_runs_alone_for_longer():
+    step = (Launch(affine(8, 1, 0), (Ref(0), Ref(1))), Barrier())
+    few, many = (Program((Repeat(count, "r", step), Branch(Ref(0), step, ())), 2, 0, 1e5) for count in (2, 20))
+    assert barriers(few.instrs) == 3 and barriers(many.instrs) == 21 and barriers((Loop(Ref(0), step, step),)) == 2
+    assert not few.alone and many.alone
