@@ -115,8 +115,13 @@ class Blocking:
 def blocking(e: Extents, target: Target) -> Blocking:
     """The candidate that should cost least. Where operands are long and the result is small (the gradient of a window), chunks
     are tasks of their own."""
-    deep = e.splits and e.k >= max(MIN_DEEP, e.m, e.n, 2 * e.m * e.n * e.chunks // (e.m + e.n))
+    deep = e.splits and is_deep(e.m, e.n, e.k, e.chunks)
     return min((b for b in candidates(e, target) if b.deep == deep), key=lambda b: (cost(e, b, target), b.name))
+
+
+def is_deep(m: int, n: int, k: int, chunks: int) -> bool:
+    """Whether the operands are long and the result small."""
+    return k >= max(MIN_DEEP, m, n, 2 * m * n * chunks // (m + n))
 
 
 def candidates(e: Extents, target: Target) -> Iterator[Blocking]:

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from mainspring.compile.blocking import Extents, blocking
+from mainspring.compile.blocking import Extents, blocking, is_deep
 from mainspring.compile.choose import Decide
 from mainspring.compile.few import few_rows
 from mainspring.compile.fuse import Group
@@ -258,7 +258,7 @@ class Contraction:
             return "rows"
         terms, _ = s.affine(parts[0])
         even = parts[1].op == "mul" and parts[1].args[0] is k
-        if terms.get(i, 0) == 1 and (even or not self._is_deep()):
+        if terms.get(i, 0) == 1 and (even or not is_deep(self.m, self.n, self.k, self.chunks)):
             return "columns"
         return "place" if all(t is i or i not in set(s.walk(t)) for t in terms) else "bases"
 
