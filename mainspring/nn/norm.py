@@ -112,8 +112,7 @@ class BatchNorm(Stateful):
         count = value._type.size // value.shape[-1]
         if count < 2:
             raise ShapeError("BatchNorm", "x", "must have more than one value for each channel in training", str(value.shape))
-        mean, var = composed.batch_statistics(value)
-        y = composed.batch_norm(value, mean, var, self.weight, self.bias, eps=self.eps)
+        y, mean, var = composed.batch_normalized(value, self.weight, self.bias, eps=self.eps)
         return y, replace(self, mean=self._running(self.mean, mean, 1.0), var=self._running(self.var, var, count / (count - 1)))
 
     def _running(self, old: Any, batch: Any, factor: float) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mainspring.autodiff.reverse import linearize_back
 from mainspring.base.errors import DTypeError, ShapeError
 from mainspring.interpret.eager import as_value
 from mainspring.ir import scalar
@@ -168,3 +169,18 @@ def _cast_vjp(ct: Value, out: Value, x: Value, dtype: DType) -> tuple[Any]:
 
 CAST = register(Op("cast", lambda x, dtype: TensorType(x.shape, dtype), _cast_reference, _cast_space, _cast_vjp,
                    "`x` converted to `dtype`: floats to integers truncate, anything to bool asks whether it is not 0."))
+
+
+def pulled_through(function: Callable[..., Any], cts: Sequence[Value | None], inputs: Sequence[Value],
+                   static: dict[str, Any]) -> tuple[Value | None, ...]:
+    """The cotangents of the float `inputs` through what an op stands for."""
+    moving = [i for i, x in enumerate(inputs) if x.dtype.kind == "float"]
+
+    def of(*floats: Value) -> list[Value]:
+        filled = list(inputs)
+        for i, x in zip(moving, floats, strict=True):
+            filled[i] = x
+        return list(function(*filled, **static))
+
+    pulled = dict(zip(moving, linearize_back(of, [inputs[i] for i in moving])[1](cts), strict=True))
+    return tuple(pulled.get(i) for i in range(len(inputs)))

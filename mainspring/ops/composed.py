@@ -12,8 +12,8 @@ from typing import Any
 from mainspring.base.errors import ArgumentError, ShapeError
 from mainspring.interpret.eager import as_value
 from mainspring.ir.bind import Value
-from mainspring.ops import reduce
-from mainspring.ops.common import cast_to
+from mainspring.ops import normalize, reduce
+from mainspring.ops.common import broadcast, cast_to
 from mainspring.ops.elementwise import (
     abs,
     erf,
@@ -313,15 +313,27 @@ def instance_norm(x: Any, weight: Any = None, bias: Any = None, /, *, eps: float
     return _affine(_standardized(cast_to(value, wide_dtype(value.dtype)), axes, eps), weight, bias, value.dtype)
 
 
+def _channelled(x: Any, name: str) -> Any:
+    value = as_float(x, name)
+    if value.ndim < 2:
+        raise ShapeError(name, "x", "must be (batch, *spatial, channels)", str(value.shape), "ms.batch_norm(ms.ones((4, 3)))")
+    return value
+
+
 def batch_statistics(x: Any, /) -> tuple[Any, Any]:
     """Mean and variance (divided by n) of each channel of `x` (…, channels), in float32 for 16-bit floats."""
-    wide = widen(x, "batch_statistics")
-    if wide.ndim < 2:
-        raise ShapeError("batch_statistics", "x", "must be (batch, *spatial, channels)", str(wide.shape),
-                         "ms.batch_norm(ms.ones((4, 3)))")
-    axes = tuple(range(wide.ndim - 1))
-    mean = reduce.mean(wide, axis=axes)
-    return mean, reduce.mean(square(wide - mean), axis=axes)
+    value = _channelled(x, "batch_statistics")
+    return normalize.channel_statistics(cast_to(value, wide_dtype(value.dtype)))
+
+
+def batch_normalized(x: Any, weight: Any = None, bias: Any = None, /, *, eps: float = 1e-5) -> tuple[Any, Any, Any]:
+    """(`batch_norm` of `x` by its own statistics, their mean, their variance): what training needs, in one op."""
+    value = _channelled(x, "batch_norm")
+    wide, channel = cast_to(value, wide_dtype(value.dtype)), value.shape[-1:]
+    given = [broadcast(cast_to(as_value(default if v is None else v), wide.dtype), channel)
+             for v, default in ((weight, 1.0), (bias, 0.0))]
+    y, mean, var = normalize.batch_norm(wide, *given, eps)
+    return cast_to(y, value.dtype), mean, var
 
 
 def batch_norm(x: Any, mean: Any = None, var: Any = None, weight: Any = None, bias: Any = None, /, *, eps: float = 1e-5) -> Any:
@@ -336,7 +348,7 @@ def batch_norm(x: Any, mean: Any = None, var: Any = None, weight: Any = None, bi
         raise ArgumentError("batch_norm", "var" if var is None else "mean", "give both mean and var, or neither", "one of them",
                             "ms.batch_norm(x, mean, var)")
     if mean is None:
-        mean, var = batch_statistics(value)
+        return batch_normalized(value, weight, bias, eps=eps)[0]
     wide = cast_to(value, wide_dtype(value.dtype))
-    scale = rsqrt(cast_to(as_value(var), wide.dtype) + eps)
-    return _affine((wide - cast_to(as_value(mean), wide.dtype)) * scale, weight, bias, value.dtype)
+    unit = normalize.standardized(wide, *[cast_to(as_value(v), wide.dtype) for v in (mean, var)], eps)
+    return _affine(unit, weight, bias, value.dtype)

@@ -9,16 +9,16 @@ Shape legend: B batch, L queries, S keys and values, H query heads, K key heads,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from mainspring.autodiff.reverse import linearize_back
 from mainspring.base.errors import DTypeError, ShapeError
 from mainspring.ir.bind import Value, bind
 from mainspring.ir.op import Expand, Op, register
 from mainspring.ops import reduce
+from mainspring.ops.common import pulled_through
 from mainspring.ops.composed import wide_dtype
 from mainspring.ops.contract import CONTRACT
 from mainspring.ops.elementwise import exp, greater, greater_equal, isfinite, where
@@ -212,24 +212,9 @@ def _infer_gradient(q: TensorType, k: TensorType, v: TensorType, high: TensorTyp
     return q, k, v
 
 
-def _pulled_through(function: Callable[..., Any], cts: Sequence[Value | None], inputs: Sequence[Value],
-                    static: dict[str, Any]) -> tuple[Value | None, ...]:
-    """The cotangents of the float `inputs` through what an op stands for."""
-    moving = [i for i, x in enumerate(inputs) if x.dtype.kind == "float"]
-
-    def of(*floats: Value) -> list[Value]:
-        filled = list(inputs)
-        for i, x in zip(moving, floats, strict=True):
-            filled[i] = x
-        return list(function(*filled, **static))
-
-    pulled = dict(zip(moving, linearize_back(of, [inputs[i] for i in moving])[1](cts), strict=True))
-    return tuple(pulled.get(i) for i in range(len(inputs)))
-
-
 def _vjp(cts: Sequence[Value | None], outs: Sequence[Value], *inputs: Value, **static: Any) -> tuple[Value | None, ...]:
     if cts[0] is None or cts[1] is not None or cts[2] is not None:  # the row statistics matter to gradients of gradients only
-        return _pulled_through(_composed, cts, inputs, static)
+        return pulled_through(_composed, cts, inputs, static)
     q, k, v, *offset = inputs
     out, high, total = outs
     pulled = bind(ATTENTION_GRADIENT, q, k, v, high, total, out, cts[0], *offset, **static)
@@ -255,7 +240,7 @@ ATTENTION_GRADIENT = register(
         _infer_gradient,
         _reference_gradient,
         Expand(_composed_gradient),
-        lambda cts, outs, *inputs, **static: _pulled_through(_composed_gradient, cts, inputs, static),
+        lambda cts, outs, *inputs, **static: pulled_through(_composed_gradient, cts, inputs, static),
         "The cotangents of q, k and v from that of `out`, given the results of `attention`.",
     )
 )

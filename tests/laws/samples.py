@@ -363,6 +363,13 @@ def _attention(draw: Draw) -> Iterator[Sample]:
         yield draw.sample(*operands, *offset, **static)
 
 
+@entry("batch_norm")
+def _batch_norm(draw: Draw) -> Iterator[Sample]:
+    if draw.dtype in (float32, float64):
+        for shape in ((4, 3), (2, 3, 5, 17), (5, 1), (700, 6, 3)):
+            yield draw.sample(draw(*shape), draw(shape[-1]), draw(shape[-1]), eps=1e-2)
+
+
 @entry("gather")
 def _gather(draw: Draw) -> Iterator[Sample]:
     yield draw.sample(draw(7), draw.index((), 7), axes=(0,))
