@@ -32,7 +32,7 @@ ULPS: dict[str, float] = {
 }
 #: of these the error is relative to the larger of 1 and the result: they have zeros where cancellation is in their nature
 NEAR_ZERO: dict[str, float] = {"lgamma": 8, "digamma": 64, "logaddexp": 4, "lstm": 8, "lstm_grad": 16, "gru": 8, "gru_grad": 16,
-                                "batch_norm": 16}
+                                "batch_norm": 8}
 #: of these it is relative to the same op on absolute values: sums, whose terms may cancel; the figure is per sum, not per term
 SUMS: dict[str, float] = dict.fromkeys(
     ("sum", "contract", "conv", "window_sum", "window_spread", "cumulative_sum", "scatter", "scan", "attention",
