@@ -43,9 +43,9 @@ def _composed(x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, Any
 
 def _reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) -> tuple[np.ndarray, ...]:
     axes = tuple(range(x.ndim - 1))
-    mean = x.mean(axes)
+    mean = x.mean(axes, np.float64).astype(x.dtype)  # NumPy adds such columns one row after the other
     centred = x - mean
-    var = np.square(centred).mean(axes)
+    var = np.square(centred).mean(axes, np.float64).astype(x.dtype)
     return centred * (1 / np.sqrt(var + x.dtype.type(eps))) * weight + bias, mean, var
 
 
