@@ -9,7 +9,6 @@ index plus a constant becomes a contiguous access; the last chunk runs under a m
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 
 from llvmlite import ir
@@ -18,6 +17,7 @@ from mainspring.base.errors import CompileError
 from mainspring.compile.emit_scalar import PRIMITIVES, fixed, literal, memory_type, register_type, to_memory
 from mainspring.compile.emit_values import LANE_NUMBERS, Chunk, Values
 from mainspring.compile.loops import (
+    COMBINES,
     LANES,
     Body,
     Buffer,
@@ -33,6 +33,7 @@ from mainspring.compile.loops import (
     While,
     children,
     expressions,
+    identity,
     load,
 )
 from mainspring.compile.target import Target
@@ -350,25 +351,9 @@ _STATEMENTS: dict[type[Stmt], Callable[..., None]] = {
 }
 
 
-def identity(combine_by: str, dtype: DType) -> bool | int | float:
-    """What a partial starts from."""
-    if combine_by in ("sum", "any"):
-        return 0
-    if combine_by in ("prod", "all"):
-        return 1
-    if dtype.kind == "float":
-        return -math.inf if combine_by == "max" else math.inf
-    bits = dtype.bits
-    least, greatest = (-(1 << bits - 1), (1 << bits - 1) - 1) if dtype.kind == "int" else (0, -1)
-    return least if combine_by == "max" else greatest
-
-
-_COMBINES = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
-
-
 def combine(by: str, x: Value, y: Value, dtype: DType) -> Value:
     """Two partials into one."""
-    return PRIMITIVES[_COMBINES[by]](x, y, dtype)
+    return PRIMITIVES[COMBINES[by]](x, y, dtype)
 
 
 def fold_tree(fold: Fold, partials: list[Value]) -> Value:

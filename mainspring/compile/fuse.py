@@ -5,7 +5,7 @@ Every value (see `inline`) goes into one `Group`:
   map       elementwise over one flat domain
   row       elementwise over rows × width, with reductions along each row and what is computed of them per row
   contract  a contraction, and elementwise work on its result (epilogue)
-  reduce    any other reduction, with its epilogue
+  reduce    any other reduction, with its epilogue; several of one domain that read the same memory alike
   update    a window of a donated operand, replaced in place: alone
   template  an op with a template, or control flow: alone
 
@@ -28,6 +28,7 @@ from mainspring.ops.movement import unravel
 from mainspring.types.shape import TensorType
 
 MAX_MEMBERS = 96
+MAX_FOLDS = 4  # reductions that one kernel does side by side
 INLINE_DEPTH = 8  # elementwise nodes of single use that are computed inside the reduction that reads them
 AGAIN_FLOPS = 48  # work an element up to which a value of one reader is computed again rather than stored and read
 FEW_ROWS, SMALL = 16, 16384  # a row kernel has one task a row: with fewer rows than this, only small domains are fused
@@ -256,7 +257,24 @@ class Fuser:
                     if other is not group and self.group_of[other.members[0]] is other:
                         self._merge(other, group)
                 return
+        if kind == "reduce" and (beside := self._beside(v, before.values())) is not None:
+            self._join(beside, v, (kind, 0, 0), before.values())
+            return
         self._open(v, kind, before.values())
+
+    def _beside(self, v: Node, before: Iterable[Group]) -> Group | None:
+        """The latest reduce group over the domain of `v` that reads memory as `v` does, and for which `v` need not wait."""
+        space, waits = space_of(v), 0
+        for d in before:
+            waits |= d.ancestors | d.bit
+        large = {(h.of, h.flat, h.guarded) for h in self.hits[v] if h.of.type.size > v.type.size}  # type: ignore[union-attr]
+        for group in reversed(self.groups):
+            roots = [u for u in group.members if self.kinds[u] == "reduce"] if group.kind == "reduce" else []
+            if roots and len(roots) < MAX_FOLDS and not waits & group.bit and len(group.members) < MAX_MEMBERS:
+                alike = roots[0].shape == v.shape and space_of(roots[0]).reduced == space.reduced  # type: ignore[union-attr]
+                if alike and any((h.of, h.flat, h.guarded) in large for u in roots for h in self.hits[u]):
+                    return group
+        return None
 
     def _open(self, v: Node, kind: str, before: Iterable[Group]) -> None:
         size = v.type.size if isinstance(v.type, TensorType) else 0

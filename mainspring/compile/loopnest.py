@@ -1,4 +1,4 @@
-"""Loop nests of map, row and reduce groups.
+"""Loop nests of map and row groups, and what all nests share.
 
 A nest is built from the elements of the group's members over fresh loop variables: members become `Let`s, what others
 read is loaded, what others will read is stored.
@@ -15,7 +15,6 @@ from mainspring.compile.choose import Decide, problem
 from mainspring.compile.fuse import Fuser, Group
 from mainspring.compile.inline import Element, at_flat, flat_index, space_of
 from mainspring.compile.loops import (
-    LANES,
     Body,
     Buffer,
     Fold,
@@ -42,9 +41,6 @@ from mainspring.types.dtype import int64
 
 CHUNK = 4096  # elements of a long innermost dim that make one task
 LEAST_CHUNK, CHUNKS = 1024, (1024, 2048, 4096, 8192, 16384, 65536)
-STRIPS = (16, 32, 64, 128, 256)
-STRIP = 64  # neighbouring results that a column reduction computes together: four vectors, one or two cache lines
-MIN_STRIPS = 16  # with fewer tasks than this, strips are made narrower
 # elements of an array with which a kernel of rows prefetches the next row (less is near anyway, and more, which no cache holds,
 # waits for the memory's bandwidth and not for its latency), and of the row at least
 FAR, LEAST_NEXT = range(1 << 16, 1 << 22), 128
@@ -127,7 +123,7 @@ def map_kernel(nest: Nest, group: Group, decide: Decide) -> Kernel:
     stmts, dims = body
     chunk = CHUNK
     if domain[-1] > LEAST_CHUNK:
-        label, each = "x".join(map(str, domain)), _flops(stmts)
+        label, each = "x".join(map(str, domain)), flops_of(stmts)
         chunk = decide(CHUNK, lambda: task_site("chunk", nest.problem(label, stmts, group), CHUNK, CHUNKS, domain, each))
     return tasked(nest, group, domain, dims, stmts, chunk)
 
@@ -148,7 +144,7 @@ def _map_body(nest: Nest, group: Group, domain: tuple[int, ...]) -> tuple[list[S
 
 def tasked(nest: Nest, group: Group, domain: tuple[int, ...], dims: list[Expr], stmts: list[Stmt], chunk: int) -> Kernel:
     """Outer dims and chunks of the last one are dealt out as tasks; the last one is the vector loop."""
-    last, flops = domain[-1], math.prod(domain) * _flops(stmts)
+    last, flops = domain[-1], math.prod(domain) * flops_of(stmts)
     chunks = -(-last // chunk)
     outer = math.prod(domain[:-1])
     task = s.var("task", outer * chunks)
@@ -203,7 +199,7 @@ def _all_expressions(stmt: Stmt) -> list[Expr]:
     return [*expressions(stmt), *(x for body in children(stmt) for inner in body for x in _all_expressions(inner))]
 
 
-def _flops(stmts: Sequence[Stmt]) -> int:
+def flops_of(stmts: Sequence[Stmt]) -> int:
     return s.flops(*[x for stmt in stmts for x in expressions(stmt)])
 
 
@@ -308,7 +304,7 @@ class _Row:
         writes += [Write(self.scratch[v], self.col, self.refs[v]) for v in full if v in self.scratch]
         if writes:
             inner.append(Store(tuple(writes)))
-        self.flops += _flops(inner) + len(reductions)
+        self.flops += flops_of(inner) + len(reductions)
         inner += ahead
         if not reductions:
             return [For(self.col, s.const(0, int64), s.const(self.width, int64), tuple(inner), "vector")]
@@ -317,7 +313,7 @@ class _Row:
             space = space_of(v)
             assert space is not None
             value = element.body(v, at_flat(v, self.row), None, unravel(self.col, space.reduced))
-            folds.append(_fold(v, self.refs[v], space.combine, value, after))
+            folds.append(fold_of(v, self.refs[v], space.combine, value, after))
         return [*self._reduce(Reduce(self.col, self.width, tuple(inner), tuple(folds))), *after,
                 *self._stores([v for v in reductions if v in self.group.stored])]
 
@@ -361,74 +357,10 @@ class _Row:
         return [Store(tuple(Write(self.nest.buffer_of(v), self.row, self.refs[v]) for v in values))] if values else []
 
 
-def _fold(v: Node, ref: Expr, combine: str, value: Expr, after: list[Stmt]) -> Fold:
+def fold_of(v: Node, ref: Expr, combine: str, value: Expr, after: list[Stmt]) -> Fold:
     """The fold of a reduction; where it accumulates in another dtype than its result's, `after` converts."""
     if value.dtype is v.dtype:
         return Fold(ref, combine, value)
     wide = s.ref(f"{ref.attr}_wide", value.dtype)
     after.append(Let(ref, s.cast(wide, v.dtype)))
     return Fold(wide, combine, value)
-
-
-# --------------------------------------------------------------------------------------------------------- reduce
-
-
-def reduce_kernel(nest: Nest, group: Group, decide: Decide) -> Kernel:
-    """Results side by side in the vector lanes, the reduced extent in order, then the epilogue."""
-    root = group.members[0]
-    space = space_of(root)
-    assert space is not None
-    extent = math.prod(space.reduced)
-    domain = tuple(n for n in root.shape if n != 1) or (1,)
-    stmts, dims = _reduce_body(nest, group, domain, extent)
-    lane = _lane_dim(dims, stmts)
-    others = [i for i in range(len(domain)) if i != lane]
-    last, outer = domain[lane], math.prod(domain[i] for i in others)
-    strip = STRIP
-    while strip > LANES and outer * -(-last // strip) < MIN_STRIPS:
-        strip //= 2
-    if last > LANES:
-        label, narrow = f"{'x'.join(map(str, domain))} of {extent}", strip
-        strip = decide(strip, lambda: task_site("strip", nest.problem(label, stmts, group), narrow, STRIPS, (outer, last),
-                                                _flops(stmts) + extent))
-    strips = -(-last // strip)
-    task = s.var("task", outer * strips)
-    places = unravel(task // strips, tuple(domain[i] for i in others)) if others else []
-    start = (task % strips) * strip
-    stop = s.const(last, int64) if strips == 1 else start + strip if last % strip == 0 else s.apply("min", start + strip, last)
-    inner = substitute_vars(tuple(stmts), dict(zip([dims[i] for i in others], places, strict=True)))
-    flops = math.prod(domain) * extent * (1 + _flops([Let(f.ref, f.value) for stmt in stmts if isinstance(stmt, Reduce)
-                                                      for f in stmt.folds]))
-    return nest.kernel("reduce", outer * strips, task, (For(dims[lane], start, stop, inner, "vector"),), group, flops=flops)
-
-
-def _lane_dim(dims: Sequence[Expr], stmts: Sequence[Stmt]) -> int:
-    """The dim for the vector lanes: the one along which the most elements that are read are neighbours; the last of equals."""
-    near = dict.fromkeys(dims, 0)
-    for x in s.walk(*[f.value for stmt in stmts if isinstance(stmt, Reduce) for f in stmt.folds]):
-        if x.op == "load":
-            for term, step in s.affine(x.args[0])[0].items():
-                if step == 1 and term in near:
-                    near[term] += x.attr.size
-    return max(range(len(dims)), key=lambda i: (near[dims[i]], i))
-
-
-def _reduce_body(nest: Nest, group: Group, domain: tuple[int, ...], extent: int) -> tuple[list[Stmt], list[Expr]]:
-    root = group.members[0]
-    space = space_of(root)
-    assert space is not None
-    dims = [s.var(f"i{k}", n) for k, n in enumerate(domain)]
-    flat, along = ravel(dims, domain), s.var("r", extent)
-    refs = {v: value_ref(v, k) for k, v in enumerate(group.members)}
-
-    def leaf(of: Node, index: tuple[Expr, ...], guard: Expr | None) -> Expr:
-        return refs[of] if of in refs else nest.external(of, index, guard)
-
-    element = nest.element(leaf, group)
-    after: list[Stmt] = []
-    value = element.body(root, at_flat(root, flat), None, unravel(along, space.reduced))
-    fold = _fold(root, refs[root], space.combine, value, after)
-    stmts: list[Stmt] = [Reduce(along, extent, (), (fold,), "serial"), *after]
-    stmts += lets(group.members[1:], refs, lambda v: element.body(v, at_flat(v, flat)))
-    stmts.append(Store(tuple(Write(nest.buffer_of(v), flat, refs[v]) for v in group.stored)))
-    return stmts, dims

@@ -23,6 +23,7 @@ product the partials start from the identity (0 or 1).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -30,6 +31,7 @@ from mainspring.ir.scalar import Expr, const, make, show
 from mainspring.types.dtype import DType, int64
 
 LANES = 16
+COMBINES = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}  # a fold's primitive
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +117,19 @@ class Fold:
     ref: Expr
     combine: str
     value: Expr
+
+
+def identity(combine: str, dtype: DType) -> bool | int | float:
+    """What a partial starts from."""
+    if combine in ("sum", "any"):
+        return 0
+    if combine in ("prod", "all"):
+        return 1
+    if dtype.kind == "float":
+        return -math.inf if combine == "max" else math.inf
+    bits = dtype.bits
+    least, greatest = (-(1 << bits - 1), (1 << bits - 1) - 1) if dtype.kind == "int" else (0, -1)
+    return least if combine == "max" else greatest
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,10 +25,11 @@ from mainspring.compile.contraction import contraction_kernels
 from mainspring.compile.donate import reuse_donated
 from mainspring.compile.fuse import Fuser, Group
 from mainspring.compile.hoist import hoist
-from mainspring.compile.loopnest import Nest, map_kernel, reduce_kernel, row_kernel
+from mainspring.compile.loopnest import Nest, map_kernel, row_kernel
 from mainspring.compile.loops import Buffer, For, Kernel, Store, Write, load
 from mainspring.compile.memory import BranchSteps, LoopSteps, RepeatSteps, Run, Slot, Step, View, plan
 from mainspring.compile.program import ALONE_NS, Program
+from mainspring.compile.reductions import reduce_kernel
 from mainspring.compile.schedule import schedule
 from mainspring.compile.sites import team_site
 from mainspring.compile.target import Target
