@@ -408,9 +408,16 @@ class Fuser:
                 continue
             most = AGAIN_FLOPS if len(outside[v]) == 1 else 2
             recipe = _Recipe(self, self.group_of[v], wanted, v.type.size)  # type: ignore[union-attr]
-            if recipe.add(v) and recipe.flops <= most and len(recipe.large) == 1:
+            if recipe.add(v) and recipe.flops <= most and (len(recipe.large) == 1 or self._moves(v, wanted)):
                 self.again.update(recipe.made)
                 wanted.update(recipe.small)
+
+    def _moves(self, v: Node, wanted: dict[Node, None]) -> bool:
+        """Whether one elementwise value alone reads `v`, once, and nothing else is wanted of its group: it is made there."""
+        reading = [u for u, hits in self.hits.items() if any(h.of is v for h in hits)]
+        alone = len(reading) == 1 and self.kinds[reading[0]] == "map" and sum(h.of is v for h in self.hits[reading[0]]) == 1
+        small = alone and reading[0].type.size <= 2 * v.type.size  # type: ignore[union-attr]
+        return small and not any(u is not v and u in wanted for u in self.group_of[v].members)
 
     def _ordered(self) -> list[Group]:
         live = [g for g in self.groups if g.members]

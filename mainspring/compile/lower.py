@@ -1,7 +1,7 @@
 """From a graph to a program: the readable column of named passes.
 
-    prepare:  inline → simplify → fold constants → split long reductions → split products of few rows → split and pad windows
-              → simplify
+    prepare:  inline → simplify → fold constants → split long reductions → split products of few rows → split and pad windows,
+              share the padding → simplify
     region:   fuse → choose kernels → loops        (bodies of control flow are regions of their own)
     plan:     donation → order → memory and barriers
 """
@@ -54,6 +54,7 @@ PASSES = (
     ("split products of few rows", split_few_rows),
     ("split spread windows", windows.split_spread),
     ("pad windows", windows.pad_windows),
+    ("share padding", windows.share_padding),
     ("simplify again", simplify.simplify),
 )
 

@@ -24,7 +24,7 @@ from mainspring.ops.movement import ravel, unravel
 from mainspring.types.dtype import int64
 
 PACK_BLOCK = 4096  # elements that a task of the packing kernel moves
-DEEP_BYTES = 64 << 10  # packed rows of a block of k that all row tiles of a task go through before the next block
+DEEP_BLOCK = 128  # rows of k that all row tiles of a task go through before the next: few columns of them lie in the L1 cache
 ZERO = s.const(0, int64)
 
 
@@ -263,31 +263,32 @@ class Tiled:
         kernels, between = self._steps()
         wide = self.blocking.tiles
         groups = -(-tiles // wide)
-        block = min(of.chunk, max(64, DEEP_BYTES // (count * nr * of.dtype.itemsize)))
+        block = min(of.chunk, DEEP_BLOCK)
         task = s.var("task", of.batch * of.chunks * groups)
         b, c, group = task // (of.chunks * groups), (task // groups) % of.chunks, task % groups
         panel, turn, tile = s.var("panel", count), s.var("block", -(-of.chunk // block)), s.var("tile", tiles)
+        begin = c * of.chunk + turn * block
+        end = begin + block if of.k == of.chunks * of.chunk and of.chunk % block == 0 else \
+            s.apply("min", s.apply("min", begin + block, (c + 1) * of.chunk), of.k)
         left = self._in_place(b, tile)
-        panels = Buffer("panels", of.dtype, math.prod(of.dims.domain[i] for i in self.of_right) * count * of.k * nr)
-        packed = self.blocking.right != "place"
-        if packed:
-            kernels, between = [*kernels, self._pack(panels)], [*between, panels]
-        right = self._right(panels if packed else None, b, panel, (ZERO, ZERO, 0))[0]
+        own = Buffer("panels", of.dtype, count * block * nr, "scratch")
+        index = of.dims.index(b, ZERO, ZERO)
+        base = (panel * block - begin) * nr
+        fill = For(panel, ZERO, s.const(count, int64),
+                   (self._packing(own, base, panel, {d: index[d] for d in self.of_right}, begin, end),))
+        right = load(own, base + self.k * nr + self.reg.column)
         parts = Buffer("parts", of.dtype, of.batch * of.chunks * tiles * count * mr * nr)
 
         def home(b: Expr, tile: Expr, panel: Expr, c: Expr | int, place: Expr) -> Expr:
             return (((b * of.chunks + c) * tiles + tile) * count + panel) * (mr * nr) + place
 
         where = home(b, tile, panel, c, self.reg.place)
-        begin = c * of.chunk + turn * block
-        end = begin + block if of.k == of.chunks * of.chunk and of.chunk % block == 0 else \
-            s.apply("min", s.apply("min", begin + block, (c + 1) * of.chunk), of.k)
         chain = (self.reg.set(load(parts, where, s.compare("lt", 0, turn))),
                  For(self.k, begin, end, (self._step(left.value, right),)),
                  self.reg.over(Store((Write(parts, where, self.reg.value),))))
         loop = For(tile, *_range(group, wide, tiles), (*left.before, For(panel, ZERO, s.const(count, int64), chain)))
-        body = (For(turn, ZERO, s.const(turn.attr[1], int64), (loop,)),)
-        product = of.nest.kernel("deep", task.attr[1], task, body, of.group, (self.reg.acc, *left.scratch), self.flops)
+        body = (For(turn, ZERO, s.const(turn.attr[1], int64), (fill, loop)),)
+        product = of.nest.kernel("deep", task.attr[1], task, body, of.group, (self.reg.acc, own, *left.scratch), self.flops)
         return [*kernels, product, self._finish_deep(parts, home)], [*between, parts]
 
     def _finish_deep(self, parts: Buffer, home: Callable[..., Expr]) -> Kernel:

@@ -2,6 +2,7 @@
 
     conv(x spread by d)   →  d convolutions of x with every d-th tap, interleaved       (`split_spread`)
     conv(x, padding)      →  conv(pad(x))                                               (`pad_windows`)
+    pad(x, a), pad(x, b)  →  slices of one padded x, from which others read it, too              (`share_padding`)
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import math
 
 import numpy as np
 
+from mainspring.compile.inline import is_virtual, space_of
 from mainspring.compile.simplify import rewrite
-from mainspring.ir.graph import Graph, Node, constant_node, node
+from mainspring.ir.graph import ITEM, Graph, Node, constant_node, graph, node
 from mainspring.ir.op import OPS
+from mainspring.types.shape import TensorType
 
 
 def split_spread(of: Graph) -> Graph:
@@ -110,3 +113,78 @@ def _pad_first(x: Node, low: tuple[int, ...], high: tuple[int, ...], interior: t
         inner = _pad_first(y, *[p[:upto] + (0,) * (len(y.shape) - upto) for p in (low, high, interior)])  # type: ignore[arg-type]
         return node(x.op, (inner,), {"shape": (*inner.shape[:upto], *x.shape[upto:])}, source=x.source)
     return node(OPS["pad"], (x,), {"low": low, "high": high, "interior": interior, "value": 0.0}, source=x.source)
+
+
+Pads = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def share_padding(of: Graph) -> Graph:
+    """pad(x, a), pad(x, b) -> slices of pad(x, max(a, b)); other readers of an x that is computed: from there, too.
+
+    Those are convolutions, and what waits for one that reads the padded x in any case (a residual, the gradient of an
+    activation): x then exists in one form. Who can be computed together with x reads x.
+    """
+    wide = _widest(of)
+    bits = {x: 1 << i for i, x in enumerate(wide) if _elementwise(x)}
+    new: dict[Node, Node] = {}
+    after: dict[Node, int] = {}  # of which x, in bits, a node waits for the padded form
+    for old in of.nodes():
+        waits = [after[n] for n in old.inputs]
+        after[old] = bits.get(old.inputs[0], 0) if _plain_pad(old) else 0
+        for w in waits:
+            after[old] |= w
+        if _plain_pad(old):
+            x = old.inputs[0]
+            new[old] = _within(new[x], wide[x], old.static["low"], old.shape)
+            continue
+        conv = old.op.name == "conv"
+        inputs = [_from_padded(n, new, wide) if conv else
+                  _part(n, new, wide) if any(w & bits.get(n, 0) for w in waits) else new[n] for n in old.inputs]
+        same = all(a is b for a, b in zip(inputs, old.inputs, strict=True))
+        new[old] = old if same else node(old.op, inputs, old.static, old.type, old.source)  # type: ignore[arg-type]
+    return graph(of.inputs, [new[n] for n in of.outputs])
+
+
+def _widest(of: Graph) -> dict[Node, Pads]:
+    """For every x that is padded, the most zeros before and after it in each dim."""
+    wide: dict[Node, Pads] = {}
+    for n in of.nodes():
+        if _plain_pad(n):
+            low, high = wide.get(n.inputs[0], (n.static["low"], n.static["high"]))
+            wide[n.inputs[0]] = (tuple(map(max, low, n.static["low"])), tuple(map(max, high, n.static["high"])))
+    return wide
+
+
+def _elementwise(x: Node) -> bool:
+    """Whether `x` is computed, element by element."""
+    space = space_of(x) if x.inputs and isinstance(x.type, TensorType) and x.op is not ITEM else None
+    return space is not None and not space.reduced and not is_virtual(x)
+
+
+def _plain_pad(n: Node) -> bool:
+    """Whether `n` puts zeros around its operand, and does nothing else."""
+    st = n.static
+    return n.op.name == "pad" and st["value"] == 0 and not any(st["interior"]) and min((0, *st["low"], *st["high"])) == 0
+
+
+def _within(x: Node, pads: Pads, low: tuple[int, ...], shape: tuple[int, ...]) -> Node:
+    """x with `low` zeros before it, of `shape`, as a part of x in the zeros of `pads`."""
+    padded = node(OPS["pad"], (x,), {"low": pads[0], "high": pads[1], "interior": (0,) * len(low), "value": 0.0})
+    start = tuple(a - b for a, b in zip(pads[0], low, strict=True))
+    stop = tuple(a + n for a, n in zip(start, shape, strict=True))
+    part = {"start": start, "stop": stop, "step": (1,) * len(low)}
+    return padded if padded.shape == shape else node(OPS["slice"], (padded,), part)
+
+
+def _part(x: Node, new: dict[Node, Node], wide: dict[Node, Pads]) -> Node:
+    """`x` as a part of its padded form."""
+    return _within(new[x], wide[x], (0,) * len(x.shape), x.shape)
+
+
+def _from_padded(x: Node, new: dict[Node, Node], wide: dict[Node, Pads]) -> Node:
+    """The new `x`, which may move what has a padded form: read from that."""
+    if x in wide and _elementwise(x):
+        return _part(x, new, wide)
+    if x.op.name in ("reshape", "transpose"):
+        return node(x.op, (_from_padded(x.inputs[0], new, wide),), x.static, x.type, x.source)
+    return new[x]
