@@ -44,6 +44,7 @@ from mainspring.ops.movement import ravel, unravel
 from mainspring.types.dtype import DType, int64
 
 MAX_CHUNKS, MIN_CHUNK = 8, 128
+NARROW_ROWS = 64  # from so many rows on, a panel of few columns is still faster than a strip of them
 STRIP_ROWS = 3  # up to this many rows, packing costs more than it brings
 
 
@@ -130,7 +131,8 @@ class Contraction:
         of_left, of_right = ({d for d in dims if d in set(s.walk(x))} for x in (left, right))
         rows = [i for i, d in enumerate(dims) if d in of_left and d not in of_right]
         columns = [i for i, d in enumerate(dims) if d in of_right and d not in of_left]
-        swapped = math.prod(domain[i] for i in columns) < 8 <= math.prod(domain[i] for i in rows)
+        few = math.prod(domain[i] for i in columns) < LANES // 2 <= math.prod(domain[i] for i in rows)
+        swapped = few and not self._narrow(domain)
         if swapped:
             rows, columns, right = columns, rows, left
             left = self._body(domain, dims, k, None)[1]
@@ -139,9 +141,15 @@ class Contraction:
         batch = [i for i in range(len(domain)) if i not in rows and i not in kept]
         return Dims(domain, rows, kept, batch, self.space.reduced, swapped)
 
+    def _narrow(self, domain: tuple[int, ...]) -> bool:
+        """Whether windows give few results side by side (the gradient to an image): a strip of them would be as narrow."""
+        return len(self.space.reduced) > 1 and domain[-1] < LANES // 2
+
     # --------------------------------------------------------------------------------------------------- choice
 
     def kernels(self) -> tuple[list[Kernel], list[Buffer]]:
+        if self._narrow(self.dims.domain) and self.m >= NARROW_ROWS and self.k >= 4:
+            return self._tiled()
         if self.m <= STRIP_ROWS or self.n < LANES // 2 or self.k < 4:
             streamed = few_rows(self) if self.m <= STRIP_ROWS and min(self.n, self.k) >= LANES else None
             return [streamed or self._strip()], []

@@ -43,6 +43,7 @@ from mainspring.types.dtype import DType, bfloat16, float16, int64
 
 STACK_BYTES = 32 * 1024  # scratch buffers up to this size in total lie on the stack
 _UNROLL_COST = 16  # a serial reduction whose body costs no more keeps its partials in registers
+_LITERAL_COST = 2048  # so does one that is written out whole (a small window: its taps are then constants) at no more than this
 
 
 def _aligned(size: int) -> int:
@@ -293,7 +294,8 @@ class _Emitter(Values):
     def _reduce_serial(self, stmt: Reduce) -> list[Value]:
         lanes = LANES if self.chunk is not None else 0
         cost = 1 + sum(1 + SCALARS[x.op].flops if x.op in SCALARS else 1 for x in walk(*_expressions(stmt)))
-        if cost <= _UNROLL_COST or stmt.extent <= 4:
+        whole = stmt.extent < 2 * LANES and stmt.extent * cost <= _LITERAL_COST
+        if cost <= _UNROLL_COST or stmt.extent <= 4 or whole:
             return self._reduce_unrolled(stmt, lanes)
         return self._reduce_rolled(stmt, lanes)
 
@@ -306,7 +308,7 @@ class _Emitter(Values):
 
     def _reduce_unrolled(self, stmt: Reduce, lanes: int) -> list[Value]:
         """The body LANES times in a row, each with its own partial in a register."""
-        partials = [[self._accumulator(f, lanes) for f in stmt.folds] for _ in range(LANES)]
+        partials = [[self._accumulator(f, lanes) for f in stmt.folds] for _ in range(min(LANES, stmt.extent))]
         whole = stmt.extent // LANES * LANES if stmt.extent >= 2 * LANES else 0
 
         def block(i: Value) -> None:
@@ -357,10 +359,15 @@ def combine(by: str, x: Value, y: Value, dtype: DType) -> Value:
 
 
 def fold_tree(fold: Fold, partials: list[Value]) -> Value:
-    """The LANES partials by halves: j with j + 8, then j + 4, j + 2, j + 1."""
-    while len(partials) > 1:
-        half = len(partials) // 2
-        partials = [combine(fold.combine, partials[j], partials[j + half], fold.value.dtype) for j in range(half)]
+    """The LANES partials by halves: j with j + 8, then j + 4, j + 2, j + 1.
+
+    Partials that are not given are identities, which change no other: a sum that began with 0 is not -0.
+    """
+    half = LANES // 2
+    while half:
+        partials = [combine(fold.combine, partials[j], partials[j + half], fold.value.dtype) if j + half < len(partials)
+                    else partials[j] for j in range(min(half, len(partials)))]
+        half //= 2
     return partials[0]
 
 

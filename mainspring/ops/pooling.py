@@ -28,7 +28,7 @@ from mainspring.ops.elementwise import negative
 from mainspring.ops.movement import PAD, moveaxis, reshape
 from mainspring.ops.reduce import max as reduce_max
 from mainspring.ops.reduce import mean as reduce_mean
-from mainspring.types.dtype import DEFAULT_INDEX, DType, as_dtype
+from mainspring.types.dtype import DType, as_dtype, int32
 from mainspring.types.shape import Shape, TensorType, as_int, element_strides
 
 
@@ -163,14 +163,14 @@ WINDOW_SUM = register(Op(
 
 
 def _first_infer(x: TensorType, greatest: TensorType, **static: Any) -> TensorType:
-    return TensorType(_geometry(x, static).places, DEFAULT_INDEX)
+    return TensorType(_geometry(x, static).places, int32)
 
 
 def _first_reference(x: np.ndarray, greatest: np.ndarray, **static: Any) -> np.ndarray:
     g = _geometry(x, static)
     windows, inside = g.view(x, 0), g.view(np.ones(x.shape, bool), False)
     hit = inside & ((windows == greatest[..., None]) | (windows != windows))
-    return np.where(hit.any(-1), hit.argmax(-1), math.prod(g.taps))
+    return np.where(hit.any(-1), hit.argmax(-1), math.prod(g.taps)).astype(np.int32)
 
 
 def _first_space(x: TensorType, greatest: TensorType, **static: Any) -> Space:
@@ -182,7 +182,7 @@ def _first_space(x: TensorType, greatest: TensorType, **static: Any) -> Space:
         at, inside = g.element(place, taps)
         e = read(0, *at, guard=inside, fill=0)
         hit = s.both(inside, s.apply("or", s.apply("eq", e, read(1, *place)), s.apply("ne", e, e)))
-        return s.where(hit, g.tap(taps), s.const(math.prod(g.taps), s.int64))
+        return s.where(hit, s.cast(g.tap(taps), int32), s.const(math.prod(g.taps), int32))
 
     return Space(g.places, element, g.taps, "min" if g.taps else "")
 
@@ -229,7 +229,7 @@ def _spread_space(ct: TensorType, tap: TensorType, shape: Shape, **static: Any) 
     def element(read: Callable[..., Any], *index: Any) -> Any:
         taps = index[n:]
         place, some = g.window_over(index[:n], taps)
-        chosen = s.both(some, s.compare("eq", read(1, *place, guard=some, fill=-1), g.tap(taps)))
+        chosen = s.both(some, s.compare("eq", read(1, *place, guard=some, fill=-1), s.cast(g.tap(taps), tap.dtype)))
         return s.where(chosen, s.cast(read(0, *place, guard=some, fill=0), wide), s.const(0, wide))
 
     return Space(shape, element, g.taps, "sum" if g.taps else "")
@@ -260,7 +260,7 @@ def _pick_space(x: TensorType, tap: TensorType, **static: Any) -> Space:
     def element(read: Callable[..., Any], *index: Any) -> Any:
         place, taps = index[:n], index[n:]
         at, inside = g.element(place, taps)
-        chosen = s.both(inside, s.compare("eq", read(1, *place), g.tap(taps)))
+        chosen = s.both(inside, s.compare("eq", read(1, *place), s.cast(g.tap(taps), tap.dtype)))
         return s.where(chosen, s.cast(read(0, *at, guard=inside, fill=0), wide), s.const(0, wide))
 
     return Space(g.places, element, g.taps, "sum" if g.taps else "")
