@@ -132,7 +132,7 @@ class Contraction:
         rows = [i for i, d in enumerate(dims) if d in of_left and d not in of_right]
         columns = [i for i, d in enumerate(dims) if d in of_right and d not in of_left]
         few = math.prod(domain[i] for i in columns) < LANES // 2 <= math.prod(domain[i] for i in rows)
-        swapped = few and not self._narrow(domain)
+        swapped = few and not self._narrow(domain, columns)
         if swapped:
             rows, columns, right = columns, rows, left
             left = self._body(domain, dims, k, None)[1]
@@ -141,14 +141,14 @@ class Contraction:
         batch = [i for i in range(len(domain)) if i not in rows and i not in kept]
         return Dims(domain, rows, kept, batch, self.space.reduced, swapped)
 
-    def _narrow(self, domain: tuple[int, ...]) -> bool:
-        """Whether windows give few results side by side (the gradient to an image): a strip of them would be as narrow."""
-        return len(self.space.reduced) > 1 and domain[-1] < LANES // 2
+    def _narrow(self, domain: tuple[int, ...], columns: list[int]) -> bool:
+        """Whether windows give few columns side by side (the gradient to an image): a strip of them would be as narrow."""
+        return len(self.space.reduced) > 1 and columns[-1:] == [len(domain) - 1] and domain[-1] < LANES // 2
 
     # --------------------------------------------------------------------------------------------------- choice
 
     def kernels(self) -> tuple[list[Kernel], list[Buffer]]:
-        if self._narrow(self.dims.domain) and self.m >= NARROW_ROWS and self.k >= 4:
+        if self._narrow(self.dims.domain, self.dims.columns) and self.m >= NARROW_ROWS and self.k >= 4:
             return self._tiled()
         if self.m <= STRIP_ROWS or self.n < LANES // 2 or self.k < 4:
             streamed = few_rows(self) if self.m <= STRIP_ROWS and min(self.n, self.k) >= LANES else None
