@@ -10,11 +10,13 @@ index plus a constant becomes a contiguous access; the last chunk runs under a m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 from llvmlite import ir
 
 from mainspring.base.errors import CompileError
 from mainspring.compile.emit_scalar import PRIMITIVES, fixed, literal, memory_type, register_type, to_memory
+from mainspring.compile.emit_turn import Turning, transposed, turning
 from mainspring.compile.emit_values import LANE_NUMBERS, Chunk, Values
 from mainspring.compile.loops import (
     COMBINES,
@@ -141,7 +143,9 @@ class _Emitter(Values):
         self.bind(stmt.ref, stmt.value)
 
     def _for(self, stmt: For) -> None:
-        if stmt.role == "vector":
+        if (turned := turning(stmt)) is not None and self.chunk is None:
+            self._turn(turned)
+        elif stmt.role == "vector":
             self._chunks(stmt.var, stmt.start, stmt.stop, _written(stmt.body), lambda: self._run(stmt.body))
         elif stmt.role == "unroll":
             for i in range(self._number(stmt.start), self._number(stmt.stop)):
@@ -184,32 +188,67 @@ class _Emitter(Values):
         """`body` for chunks of LANES values of `var`, the last one under a mask."""
         if self.chunk is not None:
             raise CompileError("emit_kernel", "For", "a vector loop may not stand inside another", show(var))
+
+        def run(chunk: Chunk) -> None:
+            with self.lanes_of(chunk, written):
+                body()
+
+        self._pieces(var, start, stop, run)
+
+    def _pieces(self, var: Expr, start: Expr, stop: Expr, run: Callable[[Chunk], None]) -> None:
+        """`run` for the chunks of `var` from `start` to `stop`."""
         first, last = self.value(start), self.value(stop)
         aligned = is_const(start) and start.attr % LANES == 0
 
-        def run(base: Value, mask: Value | None) -> None:
-            with self.lanes_of(Chunk(var, base, mask, aligned), written):
-                body()
+        def piece(base: Value, mask: Value | None = None) -> None:
+            run(Chunk(var, base, mask, aligned))
 
         begin, end = fixed(first), fixed(last)
         if begin is None or end is None:
-            self._chunks_unknown(first, last, run)
+            self._pieces_unknown(first, last, piece)
             return
         whole, left = divmod(max(end - begin, 0), LANES)
         middle = literal(self.b, begin + whole * LANES, int64)
         if whole == 1:
-            run(first, None)
+            piece(first)
         elif whole:
-            self._loop(first, middle, LANES, lambda i: run(i, None))
+            self._loop(first, middle, LANES, piece)
         if left:
-            run(middle, Value(self.b, ir.Constant(type_of(I1, LANES), [i < left for i in range(LANES)])))
+            piece(middle, Value(self.b, ir.Constant(type_of(I1, LANES), [i < left for i in range(LANES)])))
 
-    def _chunks_unknown(self, first: Value, last: Value, run: Callable[[Value, Value | None], None]) -> None:
+    def _pieces_unknown(self, first: Value, last: Value, piece: Callable[[Value, Value | None], None]) -> None:
         count = last - first
         middle = first + ((count > 0).where(count, 0) & -LANES)
-        self._loop(first, middle, LANES, lambda i: run(i, None))
+        self._loop(first, middle, LANES, lambda i: piece(i, None))
         with self.b.if_then((middle < last).raw):
-            run(middle, Value(self.b, LANE_NUMBERS) < (last - middle).to(I8, "trunc"))
+            piece(middle, Value(self.b, LANE_NUMBERS) < (last - middle).to(I8, "trunc"))
+
+    def _turn(self, t: Turning) -> None:
+        """A loop that transposes, block by block: LANES rows read as vectors along j, their columns stored along i."""
+        written = frozenset([t.write.buffer])
+        last_row, last_column = self.value(t.outer.stop), self.value(t.inner.stop)
+
+        def block(rows: Chunk, columns: Chunk) -> None:
+            for r, column in enumerate(transposed(self.b, [row(rows, columns, r) for r in range(LANES)], itemsize)):
+                store(rows, columns, r, Value(self.b, column))
+
+        def row(rows: Chunk, columns: Chunk, r: int) -> ir.Value:
+            index = rows.base + r
+            with self.lanes_of(columns, written):
+                self.known[t.outer.var] = index if rows.mask is None else index.intrinsic("smin", last_row - 1)
+                self._run(t.lets)
+                return to_memory(self.value(t.write.value), t.write.buffer.dtype).splat().raw
+
+        def store(rows: Chunk, columns: Chunk, c: int, value: Value) -> None:
+            index = columns.base + c
+            exists = nullcontext() if columns.mask is None else self.b.if_then((index < last_column).raw)
+            with exists, self.lanes_of(rows, written):
+                self.known[t.inner.var] = index
+                self.write(t.write, value, None)
+
+        itemsize = t.write.buffer.dtype.itemsize
+        self._pieces(t.outer.var, t.outer.start, t.outer.stop, lambda rows: self._pieces(
+            t.inner.var, t.inner.start, t.inner.stop, lambda columns: block(rows, columns)))
 
     def _if(self, stmt: If) -> None:
         condition = self.value(stmt.condition)

@@ -54,11 +54,18 @@ class Tile:
         """The accumulator."""
         return load(self.acc, self.place)
 
+    def at(self, row: int) -> Expr:
+        """The accumulator of `row`, inside `across`."""
+        return load(self.acc, row * self.columns + self.column)
+
     def over(self, *stmts: Stmt) -> For:
         """`stmts` for each accumulator."""
+        return For(self.i, s.const(0, int64), s.const(self.rows, int64), (self.across(*stmts),), "unroll")
+
+    def across(self, *stmts: Stmt) -> For:
+        """`stmts` for each column."""
         lanes = For(self.lane, s.const(0, int64), s.const(LANES, int64), stmts, "vector")
-        return For(self.i, s.const(0, int64), s.const(self.rows, int64),
-                   (For(self.v, s.const(0, int64), s.const(self.vectors, int64), (lanes,), "unroll"),), "unroll")
+        return For(self.v, s.const(0, int64), s.const(self.vectors, int64), (lanes,), "unroll")
 
     def set(self, value: Expr) -> For:
         """acc = value."""

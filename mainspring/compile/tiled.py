@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from mainspring.compile.blocking import COPIED, NEAR_BYTES, Blocking
@@ -25,6 +25,7 @@ from mainspring.types.dtype import int64
 
 PACK_BLOCK = 4096  # elements that a task of the packing kernel moves
 DEEP_BLOCK = 256  # rows of k that all row tiles of a task go through before the next: they stay in cache
+PACK_PANELS = 4  # panels of such a task where rows are contiguous across panels: a read then is some lines, not one
 ZERO = s.const(0, int64)
 
 
@@ -70,19 +71,25 @@ class Tiled:
         """right -> panels[b][n / NR][k][NR], a kernel of its own."""
         of, nr, count = self.of, self.nr, self.count
         batch = math.prod(of.dims.domain[i] for i in self.of_right)
-        block = max(1, min(of.k, PACK_BLOCK // nr))
+        beside = 1 if of.right_along == "k" else min(PACK_PANELS, count)
+        block, groups = max(1, min(of.k, PACK_BLOCK // (nr * beside))), -(-count // beside)
         blocks = -(-of.k // block)
-        task = s.var("task", batch * count * blocks)
-        places = dict(zip(self.of_right, unravel(task // (blocks * count), tuple(of.dims.domain[i] for i in self.of_right)),
-                          strict=True))
-        start = (task % blocks) * block
-        stop = start + block if of.k % block == 0 else s.apply("min", start + block, of.k)
-        base = (task // blocks) * (of.k * nr)
-        body = self._packing(panels, base, (task // blocks) % count, places, start, stop)
+        task, beyond = s.var("task", batch * groups * blocks), s.var("beside", beside) if beside > 1 else ZERO
+        b, group = task // (blocks * groups), task // blocks % groups
+        places = dict(zip(self.of_right, unravel(b, tuple(of.dims.domain[i] for i in self.of_right)), strict=True))
+        first, last = _range(group, beside, count)
+        start, stop = _range(task % blocks, block, of.k)
+        panel = first + beyond
+        body = self._packing(panels, (b * count + panel) * (of.k * nr), panel, places, start, stop,
+                             lambda copy: copy if beyond is ZERO else For(beyond, ZERO, last - first, (copy,)))
         return of.nest.kernel("pack", task.attr[1], task, (body,), of.group)
 
-    def _packing(self, panels: Buffer, base: Expr, panel: Expr, places: dict[int, Expr], start: Expr, stop: Expr) -> For:
-        """panels[base + k·NR + lane] = right[k][panel·NR + lane] for k in start … stop, along what is contiguous."""
+    def _packing(self, panels: Buffer, base: Expr, panel: Expr, places: dict[int, Expr], start: Expr, stop: Expr,
+                 around: Callable[[For], For] = lambda copy: copy) -> For:
+        """panels[base + k·NR + lane] = right[k][panel·NR + lane] for k in start … stop, along what is contiguous.
+
+        `around` makes a loop over panels around the copy of one.
+        """
         of, lane = self.of, s.var("pl", self.nr)
         n, wide = s.var("column", of.n), s.var("wide", self.count * self.nr)  # an index in range is read without a remainder
         index = [places.get(i, e) for i, e in enumerate(of.dims.index(ZERO, ZERO, n))]
@@ -91,10 +98,10 @@ class Tiled:
         here = panel * self.nr + lane
         copy, = substitute_vars((Store((Write(panels, base + self.k * self.nr + lane, right),)),), {n: here, wide: here})
         if not along:
-            return For(self.k, start, stop, (For(lane, ZERO, s.const(self.nr, int64), (copy,), "vector"),))
+            return For(self.k, start, stop, (around(For(lane, ZERO, s.const(self.nr, int64), (copy,), "vector")),))
         within = s.const(self.nr, int64) if of.n % self.nr == 0 else s.apply("min", s.const(self.nr, int64),
                                                                            of.n - panel * self.nr)
-        return For(lane, ZERO, within, (For(self.k, start, stop, (copy,), "vector"),))
+        return around(For(lane, ZERO, within, (For(self.k, start, stop, (copy,), "vector"),)))
 
     def _right(self, panels: Buffer | None, b: Expr, panel: Expr,
                some: tuple[Expr, Expr, int]) -> tuple[Expr, list[Stmt], list[Buffer]]:
@@ -111,10 +118,8 @@ class Tiled:
         wide = of.k * self.nr + LANES  # panels a power of two apart would fall into the same few sets of the cache
         own = Buffer("panel", of.dtype, most * wide, "scratch")
         places, base = {d: index[d] for d in self.of_right}, (panel - first) * wide
-        packing = self._packing(own, base, panel, places, ZERO, s.const(of.k, int64))
-        fill = For(panel, first, stop, (packing,))
-        if of.right_along != "k":  # along the rows of the operand, as they lie in memory
-            fill = replace(packing, body=(replace(fill, body=packing.body),))
+        fill = self._packing(own, base, panel, places, ZERO, s.const(of.k, int64),
+                             lambda copy: For(panel, first, stop, (copy,)))
         return load(own, base + self.k * self.nr + column), [fill], [own]
 
     # -------------------------------------------------------------------------------------------------- left operand

@@ -12,6 +12,7 @@ is that of the unfused form, so the bits are, too.
 
 from __future__ import annotations
 
+import functools
 import math
 
 from mainspring.compile.loops import LANES, Buffer, Fold, Kernel, Let, Reduce, Stmt, Store, Write, load
@@ -102,22 +103,34 @@ class _Forward:
         return self.of.seen(self.first + minimum(lanes + (count - 1), self.block - 1)) if self.masked else self.end
 
     def _score(self) -> Stmt:
-        of = self.of
+        """Scores and the greatest of each row, a tile of keys at a time; the mask only in tiles that not all rows see whole."""
         tile = self.across
-        strip, t, d = var("strip", self.block // tile.columns), var("t", -(-of.keys // tile.rows)), var("d", of.width)
-        end, key = ref("strip_end", int64), ref("key", int64)
-        lane = strip * tile.columns + tile.column
+        strip, end, whole = var("strip", self.block // tile.columns), ref("strip_end", int64), ref("whole", int64)
+        lanes = strip * tile.columns
+        tiles = self._score_tiles(lanes, self.masked, whole if self.masked else const(0, int64), ceil_div(end, tile.rows))
+        if not self.masked:
+            return loop(strip, Let(end, self.end), tiles)
+        seen = self.of.seen(self.first + lanes)  # by the first row of the strip: by all of them
+        return loop(strip, Let(end, self._seen_by(lanes, tile.columns)), Let(whole, minimum(seen, end) // tile.rows),
+                    self._score_tiles(lanes, False, const(0, int64), whole), tiles)
+
+    def _score_tiles(self, lanes: Expr, masked: bool, start: Expr, stop: Expr) -> Stmt:
+        """The tiles of keys from `start` to `stop` for the rows from `lanes` on."""
+        of, tile = self.of, self.across
+        t, d, key, lane = var("t", -(-of.keys // tile.rows)), var("d", of.width), ref("key", int64), lanes + tile.column
         left = load(self.call.inputs[1], of.key_at(self.b, self.group, minimum(key + tile.i, of.keys - 1), of.width) + d)
         chain, product = self.over_width.run(tile, d, left, load(self.turned, d * self.block + lane), self.parts)
-        score = product * const(self.call.static["scale"], of.dtype)
-        if self.masked:
-            inside = compare("lt", cast(key + tile.i, int32), load(self.limit, lane))
-            score = where(inside, score, const(-math.inf, of.dtype))
-        value = ref("value", of.dtype)
-        keep = tile.over(Let(value, score), Store((Write(self.scores, (key + tile.i) * self.block + lane, value),
-                                                   Write(self.high, lane, maximum(load(self.high, lane), value)))))
-        tiles = loop(t, Let(key, t * tile.rows), *chain, keep, stop=ceil_div(end, tile.rows))
-        return loop(strip, Let(end, self._seen_by(strip * tile.columns, tile.columns)), tiles)
+
+        def score(i: int) -> Expr:
+            value = tile.at(i) * const(self.call.static["scale"], of.dtype)
+            inside = compare("lt", cast(key + i, int32), load(self.limit, lane))
+            return where(inside, value, const(-math.inf, of.dtype)) if masked else value
+
+        scores = [score(i) for i in range(tile.rows)]
+        keep = [Write(self.scores, (key + i) * self.block + lane, x) for i, x in enumerate(scores)]
+        raised = Write(self.high, lane, functools.reduce(maximum, scores, load(self.high, lane)))
+        return loop(t, Let(key, t * tile.rows), *chain, tile.set(product), tile.across(Store((*keep, raised))),
+                    start=start, stop=stop)
 
     # ------------------------------------------------------------------------------------------------------ weights
 

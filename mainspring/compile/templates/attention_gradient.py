@@ -146,22 +146,23 @@ class _Backward:
         i, d = var("i", self.block), var("d", of.value_width)
         q, _, _, high, total, out, ct = self.call.inputs[:7]
         row, at, number = of.clipped(self.first + i), ref("at", int64), ref("number", int64)
-        even, common, of_total = (ref(name, of.dtype) for name in ("even", "common", "of_total"))
+        common, of_total = (ref(name, of.dtype) for name in ("common", "of_total"))
         place = of.row_at(self.b, self.group, row, of.value_width)
         natural = i * self.of_v.columns + d
-        write = Store((Write(self.of_v.rows, natural, even), Write(self.of_v.turned, d * self.block + i, even)))
         of_row = [Write(self.high, i, load(high, number)), Write(self.common, i, common)]
         if self.masked:
             of_row.append(Write(self.limit, i, cast(of.seen(self.first + i), int32)))
         product = load(out, at + d) * load(self.of_v.rows, natural)
         rows = loop(i, Let(at, place), Let(number, of.number_at(self.b, self.group, row)), Let(of_total, load(total, number)),
-                    loop(d, Let(even, load(ct, at + d) / of_total), write, role="vector"),
+                    loop(d, store(self.of_v.rows, natural, load(ct, at + d) / of_total), role="vector"),
                     Reduce(d, of.value_width, (), (Fold(common, "sum", product),)), Store(tuple(of_row)))
-        e = var("d", of.width)
-        begin = of.row_at(self.b, self.group, row, of.width)
-        natural, element = i * self.of_q.columns + e, load(q, at + e)
-        copy = Store((Write(self.of_q.rows, natural, element), Write(self.of_q.turned, e * self.block + i, element)))
-        return [rows, loop(i, Let(at, begin), loop(e, copy, role="vector"))]
+        e, begin = var("d", of.width), of.row_at(self.b, self.group, row, of.width)
+        copy = loop(e, store(self.of_q.rows, i * self.of_q.columns + e, load(q, at + e)), role="vector")
+        return [rows, loop(i, Let(at, begin), copy), self._turned(self.of_q), self._turned(self.of_v)]
+
+    def _turned(self, side: _Side) -> Stmt:
+        i, d = var("i", self.block), var("d", side.extent)
+        return loop(i, loop(d, store(side.turned, d * self.block + i, load(side.rows, i * side.columns + d)), role="vector"))
 
     def _rows_done(self) -> Stmt:
         """dq of the rows: the sum of its chunks."""
