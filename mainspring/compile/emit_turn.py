@@ -58,7 +58,8 @@ def _fits(t: Turning) -> bool:
         return False
     terms = affine(write.index)[0]
     mixed = any(of_rows & set(walk(x)) or j in set(walk(x)) for x in terms if x not in (i, j))
-    return not mixed and terms.get(i) == 1 and abs(terms.get(j, 0)) > 1 and any(_along(x, j) for x in walk(write.value))
+    apart = abs(terms.get(j, 0)) >= max(i.attr[1], 2)  # no element is written twice, so that the order does not matter
+    return not mixed and terms.get(i) == 1 and apart and any(_along(x, j) for x in walk(write.value))
 
 
 def _few(loop: For) -> bool:
