@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from mainspring.compile.loops import LANES
-from mainspring.ir.scalar import SCALARS
+from mainspring.ir.scalar import SCALARS, halves
 from mainspring.types.dtype import ALL
 
 COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
@@ -61,7 +61,29 @@ def fma(x: Any, y: Any, z: Any) -> Any:
     return np.where(np.isfinite(exact) & (exact != 0), exact, x * y + z)  # a zero keeps its sign
 
 
-OPERATIONS: dict[str, Callable[..., Any]] = {op: scalar.numpy for op, scalar in SCALARS.items()} | {"fma": fma}
+def dot_bf16(total: Any, x: Any, y: Any) -> Any:
+    """Both products of halves, each added with one rounding."""
+    (x_upper, x_lower), (y_upper, y_lower) = halves(x), halves(y)
+    return fma(x_lower, y_lower, fma(x_upper, y_upper, np.float32(total)))
+
+
+def wide(buffer: Any, index: Any, dtype: Any) -> Any:
+    """The elements of `buffer` from `index` on that fill a number of `dtype`, the first in its lowest bits."""
+    parts = buffer.view(f"u{buffer.dtype.itemsize}")
+    bits, total = 8 * buffer.dtype.itemsize, dtype(0)
+    for j in range(np.dtype(dtype).itemsize // buffer.dtype.itemsize):
+        total = total | at(parts, index + j).astype(dtype) << dtype(bits * j)
+    return total
+
+
+def guarded_wide(buffer: Any, index: Any, guard: Any, fill: Any) -> Any:
+    """`wide` where `guard` holds, else `fill`, whose dtype is that of the result."""
+    safe = np.where(guard, index, np.min(np.where(guard, index, _LAST))) if np.any(guard) else np.zeros_like(index)
+    return np.where(guard, wide(buffer, safe, np.asarray(fill).dtype.type), fill)
+
+
+OPERATIONS: dict[str, Callable[..., Any]] = {op: scalar.numpy for op, scalar in SCALARS.items()} | {
+    "fma": fma, "dot_bf16": dot_bf16}
 
 
 def half_operation(op: str, dtype: Any) -> Callable[..., Any]:
@@ -176,7 +198,7 @@ class Private:
 
 NAMESPACE: dict[str, Any] = {
     "np": np, "partials": partials, "tree": tree, "fold": fold, "add_to": add_to, "at": at,
-    "guarded": guarded, "put": put, "Private": Private,
+    "guarded": guarded, "wide": wide, "guarded_wide": guarded_wide, "put": put, "Private": Private,
     **{f"{op}_": function for op, function in OPERATIONS.items()},
     **{d.name: d.numpy.type for d in ALL if d.name != "bool"}, "bool_": np.bool_,
     **{f"{op}_{half}": half_operation(op, {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[half])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 
 from mainspring.compile.contraction import STRIP_ROWS, chunk_count
+from mainspring.compile.dots import DOTS
 from mainspring.compile.few import RUN, TASKS
 from mainspring.compile.simplify import rewrite
 from mainspring.ir.graph import Graph, Node, node
@@ -39,11 +40,16 @@ def _split(n: Node) -> Node | None:
                            for own, x, other in ((la, a, lb), (lb, b, la)))
     batch = n.type.size // (rows * columns)  # type: ignore[union-attr]
     few = rows <= STRIP_ROWS or (rows <= SOME and columns * k >= MANY)
-    if chunks == 1 or k % chunks or not few or batch * -(-columns // RUN) >= TASKS:
+    if chunks == 1 or k % (chunks * _grain(n)) or not few or batch * -(-columns // RUN) >= TASKS:
         return None
     static = {"spec": n.static["spec"], "dtype": accumulator(n.dtype), "chunks": chunks}
     chains = node(OPS["chains"], (a, b), static, source=n.source)
     return _sum(chains, n, chunks)
+
+
+def _grain(n: Node) -> int:
+    """Elements of which a chunk of `contract` may be a multiple: whether it does, operands tell that are not fused yet."""
+    return max([d.width for d in DOTS if d.accumulator is accumulator(n.dtype)], default=1)
 
 
 def _sum(chains: Node, n: Node, chunks: int) -> Node:

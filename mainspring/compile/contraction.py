@@ -20,12 +20,13 @@ chunks are summed by a fixed binary tree. The choice of kernel, tile or panel ch
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from mainspring.compile.blocking import Extents, blocking, is_deep
 from mainspring.compile.choose import Decide
+from mainspring.compile.dots import WORD, Dot, dot_for, grain, narrow, word
 from mainspring.compile.few import few_rows
 from mainspring.compile.fuse import Group
 from mainspring.compile.inline import at_flat, space_of
@@ -34,7 +35,7 @@ from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, Stor
 from mainspring.compile.rename import substitute_vars
 from mainspring.compile.sites import product_site
 from mainspring.compile.target import Target
-from mainspring.compile.tile import Tile, multiply_add
+from mainspring.compile.tile import Tile
 from mainspring.compile.tiled import Tiled, apart, tree
 from mainspring.ir import scalar as s
 from mainspring.ir.graph import Node
@@ -100,10 +101,15 @@ class Contraction:
         self.dims = self._classify()
         self.m, self.n = self.dims.extent(self.dims.rows), self.dims.extent(self.dims.columns)
         self.batch, self.k = self.dims.extent(self.dims.batch), self.dims.k
+        left, right = self.product([s.var(f"d{i}", n) for i, n in enumerate(self.dims.domain)], s.var("k", self.k))
+        self.dtype: DType = left.dtype
         self.chunks = 1 if self.root.op is CHAINS else chunk_count(self.k)
-        self.chunk = -(-self.k // self.chunks)
-        self.dtype: DType = self.product([s.var(f"d{i}", n) for i, n in enumerate(self.dims.domain)],
-                                          s.var("k", self.k))[0].dtype
+        self.dot = self._dot(left, right)
+        self.width = self.dot.width if self.dot else 1  # elements along k in one step
+        self.cell = WORD if self.dot else self.dtype  # what copies of operands are made of
+        self.steps = -(-self.k // self.width)
+        size = grain(left, right)
+        self.chunk = -(-self.k // (self.chunks * size)) * size // self.width  # steps
 
     # -------------------------------------------------------------------------------------------------- elements
 
@@ -117,6 +123,28 @@ class Contraction:
         """(left, right) factors of one product, in the accumulator's dtype."""
         left, right = self._body(self.dims.domain, index, k, guard)
         return (right, left) if self.dims.swapped else (left, right)
+
+    def _dot(self, left: Expr, right: Expr) -> Dot | None:
+        """The dot instruction to use. Where it changes bits, for all products; where not (integers), for those in tiles."""
+        found = dot_for(left, right, self.target)
+        plain = found is not None and found.accumulator.kind == "int" and (self._is_thin() or is_deep(self.m, self.n, self.k, self.chunks))
+        return None if plain else found
+
+    def at_step(self, index: Sequence[Expr], k: Expr, guard: Expr | None = None) -> tuple[Expr, Expr]:
+        """(left, right) of step `k`: factors, or words of them."""
+        return self._stepped(lambda at, inside: self.product(index, at, inside), k, guard)
+
+    def _stepped(self, factors: Callable[[Expr, Expr | None], tuple[Expr, Expr]], k: Expr,
+                 guard: Expr | None) -> tuple[Expr, Expr]:
+        """What is at step `k`, of the two `factors` at each k under a guard."""
+        if self.dot is None:
+            return factors(k, guard)
+
+        def factor(side: int, at: Expr, inside: Expr | None) -> Expr:
+            return factors(at, inside if guard is None else guard if inside is None else s.both(guard, inside))[side]
+
+        left, right = (word(self.dot, self.k, k, partial(factor, side)) for side in (0, 1))
+        return left, right
 
     def _classify(self) -> Dims:
         domain = tuple(n for n in self.root.shape if n != 1) or (1,)
@@ -148,19 +176,24 @@ class Contraction:
     # --------------------------------------------------------------------------------------------------- choice
 
     def kernels(self) -> tuple[list[Kernel], list[Buffer]]:
-        if self._narrow(self.dims.domain, self.dims.columns) and self.m >= NARROW_ROWS and self.k >= 4:
-            return self._tiled()
-        if self.m <= STRIP_ROWS or self.n < LANES // 2 or self.k < 4:
-            streamed = few_rows(self) if self.m <= STRIP_ROWS and min(self.n, self.k) >= LANES else None
-            return [streamed or self._strip()], []
+        if self._is_thin():
+            streams = self.m <= STRIP_ROWS and min(self.n, self.k) >= LANES and self.dot is None
+            return [(few_rows(self) if streams else None) or self._strip()], []
         return self._tiled()
+
+    def _is_thin(self) -> bool:
+        """Whether packing costs more than it brings."""
+        if self._narrow(self.dims.domain, self.dims.columns) and self.m >= NARROW_ROWS and self.k >= 4:
+            return False
+        return self.m <= STRIP_ROWS or self.n < LANES // 2 or self.k < 4
 
     # ---------------------------------------------------------------------------------------------------- strips
 
     def _strip(self) -> Kernel:
         """Neighbouring results along the last dim, NV vectors at a time, without packing."""
-        domain, dims, k = self.dims.domain, [s.var(f"d{i}", n) for i, n in enumerate(self.dims.domain)], s.var("k", self.k)
-        left, right = self.product(dims, k)
+        domain, k = self.dims.domain, s.var("k", self.steps)
+        dims = [s.var(f"d{i}", n) for i, n in enumerate(domain)]
+        left, right = self.product(dims, s.var("kk", self.k))
         domain = collapse(domain, dims, [Let(s.ref("a", left.dtype), left), Let(s.ref("b", right.dtype), right),
                                          *self.epilogue(domain, dims)])
         last = domain[-1]
@@ -173,22 +206,33 @@ class Contraction:
         place = [*outer, s.var("last", last)]  # in range, so that it is found without a remainder; `inside` says where it is
         inside = s.compare("lt", wide, last)
         parts = Buffer("parts", self.dtype, self.chunks * tile.acc.size, "scratch")
-        body = self.chained(k, tile, parts, tile.set(multiply_add(*self._body(domain, place, k, inside), tile.value)))
+        factors = self._stepped(lambda at, guard: self._body(domain, place, at, guard), k, inside)
+        body = self.chained(k, tile, parts, tile.step(*factors, self.op))
         body.append(tile.over(*self.finish(tile, parts, domain, place, inside)))
         flops = 2 * math.prod(domain) * self.k
         found = substitute_vars(tuple(body), {place[-1]: here, wide: here})
         return self.nest.kernel("strip", task.attr[1], task, found, self.group,
                                 (tile.acc, *([parts] if self.chunks > 1 else [])), flops)
 
+    @property
+    def op(self) -> str:
+        """The dot product of a step; "" for a multiplication."""
+        return self.dot.op if self.dot else ""
+
     def chained(self, k: Expr, tile: Tile, parts: Buffer, step: Stmt) -> list[Stmt]:
         """The chains over k: one, or one a chunk, whose results go to `parts`."""
         if self.chunks == 1:
-            return [tile.clear(), For(k, s.const(0, int64), s.const(self.k, int64), (step,))]
+            return [tile.clear(), For(k, s.const(0, int64), s.const(self.steps, int64), (step,))]
         c = s.var("c", self.chunks)
-        stop = (c + 1) * self.chunk if self.k % self.chunks == 0 else s.apply("min", (c + 1) * self.chunk, self.k)
+        stop = self.until(c)
         keep = tile.over(Store((Write(parts, c * tile.acc.size + tile.place, tile.value),)))
         return [For(c, s.const(0, int64), s.const(self.chunks, int64),
                     (tile.clear(), For(k, c * self.chunk, stop, (step,)), keep))]
+
+    def until(self, c: Expr) -> Expr:
+        """The step behind chunk `c`."""
+        stop = (c + 1) * self.chunk
+        return stop if self.steps == self.chunks * self.chunk else s.apply("min", stop, self.steps)
 
     def finish(self, tile: Tile, parts: Buffer, domain: tuple[int, ...], place: Sequence[Expr],
                 inside: Expr) -> list[Stmt]:
@@ -227,9 +271,9 @@ class Contraction:
     def _extents(self) -> Extents:
         terms = self._right_terms() or {}
         of_right = math.prod(self.dims.domain[i] for i in self.batch_of_right())
-        return Extents(self.batch, self.m, self.n, self.k, self.chunks, self.dtype, self.way, self.right_along == "n",
-                       terms.get("k", 0) * self.dtype.itemsize, of_right, len(self.group.members) == 1,
-                       self.nest.repeated, self.chunks > 1 and self.way != "rows")
+        return Extents(self.batch, self.m, self.n, self.steps, self.chunks, self.dtype, self.way,
+                       self.right_along == "n" and self.dot is None, terms.get("k", 0) * self.right_size, of_right,
+                       len(self.group.members) == 1, self.nest.repeated, self.chunks > 1 and self.way != "rows")
 
     def batch_of_right(self) -> list[int]:
         """The batch dims on which the right operand depends."""
@@ -240,7 +284,7 @@ class Contraction:
     def _right_terms(self) -> dict[str, int] | None:
         """Elements between neighbours along n and along k of the right operand; None when they are not evenly spaced."""
         n, k = s.var("n", self.n), s.var("k", self.k)
-        right = self.product(self.dims.index(s.var("b", self.batch), s.const(0, int64), n), k)[1]
+        right = narrow(self.product(self.dims.index(s.var("b", self.batch), s.const(0, int64), n), k)[1])
         if right.op != "load" or len(right.args) > 1:
             return None
         terms, _ = s.affine(right.args[0])
@@ -253,21 +297,30 @@ class Contraction:
         terms = self._right_terms() or {}
         return next((name for name in ("n", "k") if terms.get(name) == 1), "")
 
+    @cached_property
+    def right_size(self) -> int:
+        """Bytes of an element of the right operand, where it lies."""
+        dims = [s.var(f"d{i}", n) for i, n in enumerate(self.dims.domain)]
+        return narrow(self.product(dims, s.var("k", self.k))[1]).dtype.itemsize
+
     def left_at(self, b: Expr, m: Expr, k: Expr) -> Expr:
-        """The left operand of row `m` at `k`."""
-        return self.product(self.dims.index(b, m, s.const(0, int64)), k)[0]
+        """The left operand of row `m` at step `k`."""
+        return self.at_step(self.dims.index(b, m, s.const(0, int64)), k)[0]
 
     @cached_property
     def way(self) -> str:
         """How the left reaches register tiles: "place" or "bases" (in place), "columns" or "rows" (copied)."""
         tile, i, k = s.var("t", max(1, self.m - 1)), s.var("i", min(2, self.m)), s.var("k", self.k)  # two rows in range
-        parts = apart(self.left_at(s.var("b", self.batch), tile + i, k), k)
+        left = self.product(self.dims.index(s.var("b", self.batch), tile + i, s.const(0, int64)), k)[0]
+        parts = apart(narrow(left), k)
         if parts is None:
             return "rows"
         terms, _ = s.affine(parts[0])
         even = parts[1].op == "mul" and parts[1].args[0] is k
         if terms.get(i, 0) == 1 and (even or not is_deep(self.m, self.n, self.k, self.chunks)):
             return "columns"
+        if self.dot or left.op != "load":
+            return "rows"
         return "place" if all(t is i or i not in set(s.walk(t)) for t in terms) else "bases"
 
 

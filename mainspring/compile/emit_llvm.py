@@ -85,7 +85,7 @@ class _Emitter(Values):
         if target.vector_bytes >= 64:
             set.add(self.function.attributes, '"prefer-vector-width"="512"')
         entry, start = (ir.IRBuilder(self.function.append_basic_block(n)) for n in ("entry", "start"))
-        super().__init__(entry, start)
+        super().__init__(entry, start, target)
 
     def emit(self) -> ir.Function:
         *params, scratch, begin, end = self.function.args

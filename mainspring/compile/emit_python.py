@@ -223,6 +223,9 @@ class _Writer:
 
     def load(self, x: Expr, args: list[str]) -> str:
         name = self.buffers[x.attr]
+        if x.dtype is not x.attr.dtype:
+            guarded = len(args) > 1
+            return f"guarded_wide({name}, {', '.join(args)})" if guarded else f"wide({name}, {args[0]}, {_dtype(x.dtype)})"
         if len(args) > 1 and x.attr in self.private:
             return f"np.where({args[1]}, {name}[np.where({args[1]}, {args[0]}, 0)], {args[2]})"
         if len(args) > 1:

@@ -16,6 +16,7 @@ from typing import Any
 from llvmlite import ir
 
 from mainspring.base.errors import CompileError
+from mainspring.compile.emit_dot import DOT_PRODUCTS, dot
 from mainspring.compile.emit_scalar import (
     fixed,
     floor_divide,
@@ -26,6 +27,7 @@ from mainspring.compile.emit_scalar import (
     primitive,
 )
 from mainspring.compile.loops import LANES, Buffer, Write
+from mainspring.compile.target import Target
 from mainspring.compile.vectormath.values import (
     I1,
     I8,
@@ -80,8 +82,8 @@ class Chunk:
 class Values:
     """Writes expressions into blocks. `known` maps every expression that has a value here to it, indices and refs too."""
 
-    def __init__(self, entry: ir.IRBuilder, b: ir.IRBuilder):
-        self.entry, self.b = entry, b
+    def __init__(self, entry: ir.IRBuilder, b: ir.IRBuilder, target: Target):
+        self.entry, self.b, self.target = entry, b, target
         self.known: dict[Expr, Value] = {}
         self.firsts: dict[Expr, Value] = {}  # the same, of lane 0
         self.strides: dict[Expr, int | None] = {}  # from lane to lane, while there is a chunk
@@ -149,6 +151,8 @@ class Values:
             return self._lane_test(x, *args)
         if x.op in ("floordiv", "mod") and x.dtype is int64:
             return self._split(x, args)
+        if x.op in DOT_PRODUCTS:
+            return dot(x.op, *args, self.target)
         if x.dtype is int64 and x.op in _FOLDED:
             a, c = fixed(args[0]), fixed(args[1])
             if a is not None and c is not None:
@@ -310,18 +314,18 @@ class Values:
 
     def _load(self, x: Expr, guard: Value | None, fill: Value | None) -> Value:
         buffer, index = x.attr, x.args[0]
-        stride = self.stride(index)
+        stride, ratio = self.stride(index), x.dtype.itemsize // buffer.dtype.itemsize
         if stride == 0:
-            return self._load_one(buffer, self.value(index), guard, fill)
+            return self._load_one(x, self.value(index), guard, fill)
         mask = self.mask(guard)
-        t = type_of(memory_type(buffer.dtype), LANES)
+        t = type_of(memory_type(x.dtype), LANES)
         align = buffer.dtype.itemsize
-        if stride in (1, -1):
-            first = self.first(index) + (0 if stride == 1 else 1 - LANES)
-            raw = self._load_run(t, self._address(buffer, first), mask, align, stride == -1)
+        if stride in (ratio, -ratio):
+            first = self.first(index) + (0 if stride > 0 else ratio - ratio * LANES)
+            raw = self._load_run(t, self._address(buffer, first), mask, align, stride < 0)
         else:
             raw = self._gather(t, self._address(buffer, self.value(index)), mask, align)
-        value = from_memory(Value(self.b, raw), buffer.dtype)
+        value = from_memory(Value(self.b, raw), x.dtype)
         zero = fill is None or (is_const(x.args[2], 0) and math.copysign(1.0, x.args[2].attr) > 0)
         return value if guard is None or zero else guard.where(value, fill)
 
@@ -347,14 +351,15 @@ class Values:
     def _reversed(self, raw: ir.Value) -> ir.Value:
         return self.b.shuffle_vector(raw, poison(raw.type), _REVERSE)
 
-    def _load_one(self, buffer: Buffer, index: Value, guard: Value | None, fill: Value | None) -> Value:
-        t, align = memory_type(buffer.dtype), buffer.dtype.itemsize
+    def _load_one(self, x: Expr, index: Value, guard: Value | None, fill: Value | None) -> Value:
+        buffer = x.attr
+        t, align = memory_type(x.dtype), buffer.dtype.itemsize
         address = self._address(buffer, index)
         if guard is not None:
             at = fixed(index)
             if at is None or not 0 <= at < buffer.size:
                 address = self.b.select(guard.any().raw, address, self._spare())
-        value = from_memory(Value(self.b, self.b.load(address, typ=t, align=align)), buffer.dtype)
+        value = from_memory(Value(self.b, self.b.load(address, typ=t, align=align)), x.dtype)
         return value if guard is None else guard.where(value, fill)
 
     def write(self, write: Write, value: Value, guard: Value | None) -> None:

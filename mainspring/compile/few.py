@@ -80,12 +80,12 @@ class _Stream:
         """The sums of chunk `c` of k."""
         of, size = self.of, self.of.chunk
         begin = c * size
-        stop = begin + size if of.k == of.chunks * size else s.apply("min", begin + size, of.k)
+        stop = of.until(c)
         clear = self._lanes(Store(tuple(Write(self.sums, self._place(c, i), s.const(0, of.dtype)) for i in range(of.m))))
         group, rest = s.var("group", -(-size // self.together)), s.var("rest", of.k)
         whole = (stop - begin) // self.together
         stmts: list[Stmt] = [clear, For(group, ZERO, whole, self._step(c, begin + group * self.together, self.together))]
-        if of.k % of.chunks or size % self.together:
+        if of.k != of.chunks * size or size % self.together:
             stmts.append(For(rest, begin + whole * self.together, stop, self._step(c, rest, 1)))
         return tuple(stmts)
 

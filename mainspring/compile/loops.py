@@ -3,7 +3,8 @@
     kernel := Kernel(name, params, tasks, task, body, scratch)
     stmt   := For(var, start, stop, body, role) | Let(ref, value) | Store(writes) | Reduce(...) | If(...) | While(...)
             | Prefetch(buffer, index)
-    expr   := mainspring.ir.scalar.Expr, with load(buffer, index[, guard, fill])
+    expr   := mainspring.ir.scalar.Expr, with load(buffer, index[, guard, fill]); a load whose dtype is not the buffer's reads
+              the elements from `index` on that fill it
 
 A kernel is a function of pointers. Its outermost dim is `tasks`: tasks are independent of each other and may run in
 any order on any thread; what a task computes does not depend on how tasks are dealt out.
@@ -56,6 +57,11 @@ def load(buffer: Buffer, index: Expr | int, guard: Expr | None = None, fill: Exp
     if guard.op == "const":
         return fill if fill is not None else const(0, buffer.dtype)
     return make("load", (at, guard, fill if fill is not None else const(0, buffer.dtype)), buffer.dtype, buffer)
+
+
+def load_wide(buffer: Buffer, index: Expr, dtype: DType, guard: Expr | None = None) -> Expr:
+    """The elements of `buffer` from `index` on that fill an unsigned integer of `dtype`; 0 where the guard is false."""
+    return make("load", (index,) if guard is None else (index, guard, const(0, dtype)), dtype, buffer)
 
 
 class Stmt:

@@ -75,9 +75,9 @@ class Tile:
         """acc = 0."""
         return self.set(s.const(0, self.dtype))
 
-    def step(self, left: Expr, right: Expr) -> For:
-        """acc += left · right: `left` of row `i`, `right` of `column`, at one k."""
-        return self.set(multiply_add(left, right, self.value))
+    def step(self, left: Expr, right: Expr, op: str = "") -> For:
+        """acc += left · right: `left` of row `i`, `right` of `column`, at one k; words by the dot product `op`, if given."""
+        return self.set(s.apply(op, self.value, left, right) if op else multiply_add(left, right, self.value))
 
 
 @dataclass(frozen=True, eq=False)

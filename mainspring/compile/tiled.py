@@ -49,7 +49,7 @@ class Tiled:
         self.tiles, self.count = -(-of.m // self.mr), -(-of.n // self.nr)
         self.even = of.m % self.mr == 0
         self.of_right = of.batch_of_right()
-        self.k = s.var("k", of.k)
+        self.k = s.var("k", of.steps)
         self.flops = 2 * of.batch * of.m * of.n * of.k
         self.steps: Buffer | None = None
 
@@ -60,7 +60,7 @@ class Tiled:
         panels = None
         if self.blocking.right == "kernel":
             batch = math.prod(of.dims.domain[i] for i in self.of_right)
-            panels = Buffer("panels", of.dtype, batch * self.count * of.k * self.nr)
+            panels = Buffer("panels", of.cell, batch * self.count * of.steps * self.nr)
             kernels.append(self._pack(panels))
             between = [*between, panels]
         return [*kernels, self._tile(panels)], between
@@ -72,15 +72,15 @@ class Tiled:
         of, nr, count = self.of, self.nr, self.count
         batch = math.prod(of.dims.domain[i] for i in self.of_right)
         beside = 1 if of.right_along == "k" else min(PACK_PANELS, count)
-        block, groups = max(1, min(of.k, PACK_BLOCK // (nr * beside))), -(-count // beside)
-        blocks = -(-of.k // block)
+        block, groups = max(1, min(of.steps, PACK_BLOCK // (nr * beside))), -(-count // beside)
+        blocks = -(-of.steps // block)
         task, beyond = s.var("task", batch * groups * blocks), s.var("beside", beside) if beside > 1 else ZERO
         b, group = task // (blocks * groups), task // blocks % groups
         places = dict(zip(self.of_right, unravel(b, tuple(of.dims.domain[i] for i in self.of_right)), strict=True))
         first, last = _range(group, beside, count)
-        start, stop = _range(task % blocks, block, of.k)
+        start, stop = _range(task % blocks, block, of.steps)
         panel = first + beyond
-        body = self._packing(panels, (b * count + panel) * (of.k * nr), panel, places, start, stop,
+        body = self._packing(panels, (b * count + panel) * (of.steps * nr), panel, places, start, stop,
                              lambda copy: copy if beyond is ZERO else For(beyond, ZERO, last - first, (copy,)))
         return of.nest.kernel("pack", task.attr[1], task, (body,), of.group)
 
@@ -94,7 +94,7 @@ class Tiled:
         n, wide = s.var("column", of.n), s.var("wide", self.count * self.nr)  # an index in range is read without a remainder
         index = [places.get(i, e) for i, e in enumerate(of.dims.index(ZERO, ZERO, n))]
         along = of.right_along == "k"
-        right = of.product(index, self.k, None if along else s.compare("lt", wide, of.n))[1]
+        right = of.at_step(index, self.k, None if along else s.compare("lt", wide, of.n))[1]
         here = panel * self.nr + lane
         copy, = substitute_vars((Store((Write(panels, base + self.k * self.nr + lane, right),)),), {n: here, wide: here})
         if not along:
@@ -113,12 +113,12 @@ class Tiled:
         if panels is not None:
             base = ravel([index[d] for d in self.of_right], tuple(of.dims.domain[d] for d in self.of_right)) \
                 if self.of_right else ZERO
-            return load(panels, ((base * self.count + panel) * of.k + self.k) * self.nr + column), [], []
+            return load(panels, ((base * self.count + panel) * of.steps + self.k) * self.nr + column), [], []
         first, stop, most = some
-        wide = of.k * self.nr + LANES  # panels a power of two apart would fall into the same few sets of the cache
-        own = Buffer("panel", of.dtype, most * wide, "scratch")
+        wide = of.steps * self.nr + LANES  # panels a power of two apart would fall into the same few sets of the cache
+        own = Buffer("panel", of.cell, most * wide, "scratch")
         places, base = {d: index[d] for d in self.of_right}, (panel - first) * wide
-        fill = self._packing(own, base, panel, places, ZERO, s.const(of.k, int64),
+        fill = self._packing(own, base, panel, places, ZERO, s.const(of.steps, int64),
                              lambda copy: For(panel, first, stop, (copy,)))
         return load(own, base + self.k * self.nr + column), [fill], [own]
 
@@ -154,34 +154,46 @@ class Tiled:
         """
         of, k, t, lane = self.of, self.k, s.var("lt", tiles), s.var("ll", max(LANES, self.mr))
         m, wide = s.var("row", of.m), s.var("wide", of.m + lane.attr[1])
-        each, here = self.mr * of.k, self.first_row(first + t) + lane
-        copied = Buffer("left", of.dtype, tiles * each + LANES, "scratch")
-        left = of.product(of.dims.index(b, m, ZERO), k, s.compare("lt", wide, of.m))[0]
+        each, here = self.mr * of.steps, self.first_row(first + t) + lane
+        copied = Buffer("left", of.cell, tiles * each + LANES, "scratch")
+        left = of.at_step(of.dims.index(b, m, ZERO), k, s.compare("lt", wide, of.m))[0]
         copy, = substitute_vars((Store((Write(copied, t * each + k * self.mr + lane, left),)),), {m: here, wide: here})
         lanes = For(lane, ZERO, s.const(lane.attr[1], int64), (copy,), "vector")
         stop = s.const(tiles, int64) if self.tiles % tiles == 0 else s.apply("min", s.const(tiles, int64), self.tiles - first)
-        fill = For(t, ZERO, stop, (For(k, ZERO, s.const(of.k, int64), (lanes,)),))
+        fill = For(t, ZERO, stop, (For(k, ZERO, s.const(of.steps, int64), (lanes,)),))
         return Left(load(copied, (tile - first) * each + k * self.mr + self.reg.i), (), (fill,), (copied,))
 
     def _rows(self, b: Expr, tile: Expr, first: Expr, tiles: int) -> Left:
         """The task's rows in scratch, each as it is along k."""
         of, k, rows = self.of, self.k, min(tiles * self.mr, self.of.m)
         start = first * self.mr if of.m % rows == 0 else s.apply("min", first * self.mr, of.m - rows)
-        r, wide = s.var("lr", rows), _apart_in_cache(of.k)
-        copied = Buffer("left", of.dtype, rows * wide, "scratch")
-        width = of.dims.reduced[-1] if of.dims.reduced else 1
-        outer, c = s.var("ko", of.k // width), s.var("kc", width)
+        r, wide = s.var("lr", rows), _apart_in_cache(of.steps)
+        copied = Buffer("left", of.cell, rows * wide, "scratch")
+        last = of.dims.reduced[-1] if of.dims.reduced else 1
+        width = last // of.width if last % of.width == 0 else of.steps
+        outer, c = s.var("ko", of.steps // width), s.var("kc", width)
         copy = Store((Write(copied, r * wide + outer * width + c, of.left_at(b, start + r, outer * width + c)),))
         lanes = For(c, ZERO, s.const(width, int64), (copy,), "vector")
-        fill = For(r, ZERO, s.const(rows, int64), (For(outer, ZERO, s.const(of.k // width, int64), (lanes,)),))
+        fill = For(r, ZERO, s.const(rows, int64), (For(outer, ZERO, s.const(of.steps // width, int64), (lanes,)),))
         own = self.first_row(tile) - start + self.reg.i
         return Left(load(copied, own * wide + k), (), (fill,), (copied,))
+
+    def _block(self, b: Expr, tile: Expr, begin: Expr, end: Expr, size: int) -> Left:
+        """The rows of `tile` at steps `begin` … `end`, at most `size`, in scratch as k × MR."""
+        of, k, lane = self.of, self.k, s.var("ll", max(LANES, self.mr))
+        m, wide = s.var("row", of.m), s.var("wide", of.m + lane.attr[1])
+        copied = Buffer("left", of.cell, size * self.mr + LANES, "scratch")
+        left = of.at_step(of.dims.index(b, m, ZERO), k, s.compare("lt", wide, of.m))[0]
+        here, place = self.first_row(tile) + lane, (k - begin) * self.mr
+        copy, = substitute_vars((Store((Write(copied, place + lane, left),)),), {m: here, wide: here})
+        lanes = For(lane, ZERO, s.const(lane.attr[1], int64), (copy,), "vector")
+        return Left(load(copied, place + self.reg.i), (For(k, begin, end, (lanes,)),), (), (copied,))
 
     def _steps(self) -> tuple[list[Kernel], list[Buffer]]:
         """Where the left operand's places along k are no multiples of k (the windows of a convolution), a table of them."""
         of, k = self.of, self.k
         parts = apart(of.left_at(s.var("b", of.batch), s.var("m", of.m), k), k)
-        if parts is None or of.way == "columns" or not set(s.affine(parts[1])[0]) - {k}:
+        if parts is None or of.way in COPIED or not set(s.affine(parts[1])[0]) - {k}:
             return [], []
         self.steps = Buffer("steps", int64, of.k)
         loop = For(k, ZERO, s.const(of.k, int64), (Store((Write(self.steps, k, parts[1]),)),), "vector")
@@ -196,7 +208,7 @@ class Tiled:
         b, group, block = task // (groups * blocks), (task // blocks) % groups, task % blocks
         panel, tile = s.var("panel", self.count), s.var("tile", self.tiles)
         left = self._left(b, tile, block * tall, tall)
-        near = min(wide, max(1, NEAR_BYTES // (of.k * self.nr * of.dtype.itemsize)))
+        near = min(wide, max(1, NEAR_BYTES // (of.steps * self.nr * of.dtype.itemsize)))
         first, last = _range(group, wide, self.count)
         piece = s.var("piece", -(-wide // near)) if near < wide else ZERO
         start = first + piece * near
@@ -219,18 +231,17 @@ class Tiled:
 
     def _step(self, left: Expr, right: Expr) -> Stmt:
         """acc += left · right."""
-        return self.reg.step(*((right, left) if self.of.dims.swapped else (left, right)))
+        return self.reg.step(*((right, left) if self.of.dims.swapped else (left, right)), self.of.op)
 
     def _whole(self, parts: Buffer, place: tuple[Expr, Expr, Expr], step: Stmt) -> list[Stmt]:
         """All of k, then the results."""
         of, reg = self.of, self.reg
         if of.chunks > 1:
             c = s.var("c", of.chunks)
-            stop = (c + 1) * of.chunk if of.k == of.chunks * of.chunk else s.apply("min", (c + 1) * of.chunk, of.k)
             keep = reg.over(Store((Write(parts, c * reg.acc.size + reg.place, reg.value),)))
-            chunk = (reg.clear(), For(self.k, c * of.chunk, stop, (step,)), keep)
+            chunk = (reg.clear(), For(self.k, c * of.chunk, of.until(c), (step,)), keep)
             return [For(c, ZERO, s.const(of.chunks, int64), chunk), self._finish_parts(parts, place)]
-        chain = [reg.clear(), For(self.k, ZERO, s.const(of.k, int64), (step,))]
+        chain = [reg.clear(), For(self.k, ZERO, s.const(of.steps, int64), (step,))]
         if not self._direct():
             return [*chain, reg.over(Store((Write(parts, reg.place, reg.value),))), self._finish_parts(parts, place)]
         b, tile, panel = place
@@ -273,10 +284,11 @@ class Tiled:
         b, c, group = task // (of.chunks * groups), (task // groups) % of.chunks, task % groups
         panel, turn, tile = s.var("panel", count), s.var("block", -(-of.chunk // block)), s.var("tile", tiles)
         begin = c * of.chunk + turn * block
-        end = begin + block if of.k == of.chunks * of.chunk and of.chunk % block == 0 else \
-            s.apply("min", s.apply("min", begin + block, (c + 1) * of.chunk), of.k)
-        left = self._in_place(b, tile)
-        own = Buffer("panels", of.dtype, count * block * nr, "scratch")
+        end = begin + block if of.steps == of.chunks * of.chunk and of.chunk % block == 0 else \
+            s.apply("min", s.apply("min", begin + block, (c + 1) * of.chunk), of.steps)
+        lies = apart(of.left_at(b, self.first_row(tile), self.k), self.k) is not None
+        left = self._in_place(b, tile) if lies else self._block(b, tile, begin, end, block)
+        own = Buffer("panels", of.cell, count * block * nr, "scratch")
         index = of.dims.index(b, ZERO, ZERO)
         base = (panel * block - begin) * nr
         fill = For(panel, ZERO, s.const(count, int64),

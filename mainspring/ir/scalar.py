@@ -248,10 +248,33 @@ SCALARS: dict[str, Scalar] = {
     "digamma": Scalar(1, _scipy("digamma"), flops=60),
     "pow": Scalar(2, _power, flops=32),  # floats, and integers (a negative exponent gives 0, or ±1 for base ±1)
     "hypot": Scalar(2, np.hypot, flops=8),
+    # an accumulator, and two words of two or four elements each whose products are added to it (compile/dots.py)
+    "dot_bf16": Scalar(3, lambda z, x, y: _dot_bf16(z, x, y), flops=4),
+    "dot_i8": Scalar(3, lambda z, x, y: _dot_integers(z, x, y, 8), flops=8),
+    "dot_i16": Scalar(3, lambda z, x, y: _dot_integers(z, x, y, 16), flops=4),
     # conversion: the result dtype is given in `attr`
     "cast": Scalar(1, lambda x, dtype: _cast(x, dtype), "attr", flops=0),  # float to int truncates; to bool is x != 0
     "bitcast": Scalar(1, lambda x, dtype: np.asarray(x).view(dtype), "attr", flops=0),
 }
+
+
+def halves(word: Any) -> tuple[Any, Any]:
+    """The upper and the lower half of an uint32, as float32 of these upper bits."""
+    array = np.asarray(word).astype(np.uint32)
+    return (array & np.uint32(0xFFFF0000)).view(np.float32), (array << np.uint32(16)).view(np.float32)
+
+
+def _dot_bf16(total: Any, x: Any, y: Any) -> Any:
+    (x_upper, x_lower), (y_upper, y_lower) = halves(x), halves(y)
+    return _fma(x_lower, y_lower, _fma(x_upper, y_upper, np.float32(total)))
+
+
+def _dot_integers(total: Any, x: Any, y: Any, bits: int) -> Any:
+    left, right = (np.asarray(v).astype(np.uint32) for v in (x, y))
+    for start in range(0, 32, bits):
+        a, b = ((v << np.uint32(32 - bits - start)).view(np.int32) >> np.int32(32 - bits) for v in (left, right))
+        total = total + a * b
+    return total
 
 
 def _popcount(x: Any) -> Any:
