@@ -5,5 +5,5 @@
 `harness` says how a family of workloads is written and run; `FAMILIES` names those there are, each a module.
 """
 
-FAMILIES = ("gemm", "rows", "mlp_step", "gpt_step", "cnn_step", "lstm_step", "inference", "bf16_step", "compile_time", "calls",
-            "imports")
+FAMILIES = ("gemm", "int8_gemm", "rows", "mlp_step", "gpt_step", "cnn_step", "lstm_step", "inference", "bf16_step",
+            "compile_time", "calls", "imports")

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.harness import Case, Family, Workload
 
 
-def _case(m: int, n: int, k: int, extra: bool = False) -> Case:
+def case_of(m: int, n: int, k: int, extra: bool = False) -> Case:
     return Case(f"{m}x{n}x{k}", {"m": m, "n": n, "k": k}, operations=2.0 * m * n * k, extra=extra)
 
 
@@ -72,12 +72,12 @@ FAMILY = Family(
     "gemm",
     "matrix products, float32",
     (
-        *(_case(n, n, n) for n in SQUARES),
-        _case(1024, 3072, 768),
-        _case(128, 1024, 1024),
-        *(_case(n, n, n) for n in SMALL),
-        *(_case(*mnk) for mnk in ((7, 5, 9), (33, 17, 65), (63, 31, 47))),
-        *(_case(*mnk, extra=True) for mnk in (
+        *(case_of(n, n, n) for n in SQUARES),
+        case_of(1024, 3072, 768),
+        case_of(128, 1024, 1024),
+        *(case_of(n, n, n) for n in SMALL),
+        *(case_of(*mnk) for mnk in ((7, 5, 9), (33, 17, 65), (63, 31, 47))),
+        *(case_of(*mnk, extra=True) for mnk in (
             (384, 384, 384), (768, 768, 768), (1000, 1000, 1000), (1536, 1536, 1536), (4096, 64, 4096), (64, 4096, 512),
             (1, 1024, 1024), (8, 1024, 1024), (32, 4096, 1024), (100, 100, 100), (127, 129, 131), (2048, 512, 128))),
     ),

@@ -45,10 +45,10 @@ class Builder:
         self.nodes.append(helper.make_node(op, list(inputs), names, **attributes))
         return names[0] if len(names) == 1 else names
 
-    def output(self, name: str, shape: Sequence[Any]) -> None:
-        from onnx import TensorProto, helper
+    def output(self, name: str, shape: Sequence[Any], dtype: Any = np.float32) -> None:
+        from onnx import helper
 
-        self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        self.outputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape))
 
     def session(self, feed: dict[str, np.ndarray]) -> Callable[[], Any]:
         """A function that runs the graph on `feed` and gives its outputs."""

@@ -72,7 +72,8 @@ class Peak:
 def measure(threads: int | None = None, memory: bool = True) -> Peak:
     """The peak of this machine with `threads` (default: the flag); takes about two seconds, without `memory` one."""
     count = flags.threads() if threads is None else threads
-    arithmetic = {p.dtype: _product_rate(p, count) for p in _PRODUCTS if not p.needs or p.needs in native().has}
+    chosen = {p.dtype: p for p in _PRODUCTS if not p.needs or p.needs in native().has}
+    arithmetic = {dtype: _product_rate(p, count) for dtype, p in chosen.items()}
     return Peak(count, arithmetic, _memory_rates(count) if memory else {}, _cached())
 
 
@@ -81,12 +82,12 @@ def measure(threads: int | None = None, memory: bool = True) -> Peak:
 
 @dataclass(frozen=True)
 class _Product:
-    """An instruction that multiplies and adds: ``accumulator = call(accumulator, x, y)``.
+    """An instruction that multiplies and adds: ``accumulator = call(accumulator, x, y)``; or two, where `call` only multiplies.
 
     Args:
         dtype: of what is multiplied. needs: the fact of the target that it takes, "" for none.
         accumulator, operand: element types. ratio: operand elements to one of the accumulator.
-        call: its name; {n} and {m} are the elements of accumulator and operand in a vector of {bits}.
+        call: its name; {n} and {m} are the elements of accumulator and operand in a vector of {bits}. adds: whether it adds.
     """
 
     dtype: str
@@ -95,6 +96,7 @@ class _Product:
     operand: str
     ratio: int
     call: str
+    adds: bool = True
 
     def vectors(self, target: Target) -> dict[str, Any]:
         """The words of the kernel's text that depend on the vectors of `target`."""
@@ -105,17 +107,19 @@ class _Product:
 
 
 _SIZES = {"float": 4, "double": 8, "i32": 4}
-_PRODUCTS = (
+_PRODUCTS = (  # the last of a dtype that the target has is measured
     _Product("float32", "", "float", "float", 1, "llvm.fma.v{n}f32"),
     _Product("float64", "", "double", "double", 1, "llvm.fma.v{n}f64"),
     _Product("bfloat16", "bf16", "float", "bfloat", 2, "llvm.x86.avx512bf16.dpbf16ps.{bits}"),
+    _Product("int8", "avx2", "i32", "i16", 2, "llvm.x86.avx2.pmadd.wd", adds=False),  # of int8 widened to int16
+    _Product("int8", "avx512", "i32", "i16", 2, "llvm.x86.avx512.pmaddw.d.512", adds=False),
     _Product("int8", "vnni", "i32", "i8", 4, "llvm.x86.avx512.vpdpbusd.{bits}"),
     _Product("int8", "dotprod", "i32", "i8", 4, "llvm.aarch64.neon.sdot.v{n}i32.v{m}i8"),
 )
 
 # args: rounds, address of x and y (a vector each), address of the results (a line for each thread)
 _PRODUCT_TEXT = """
-declare {v} @{call}({v}, {w}, {w})
+declare {v} @{call}({parameters})
 define void @run(ptr %args, ptr %state, i64 %tid, i64 %threads) {{
 entry:
   %rounds = load i64, ptr %args
@@ -150,12 +154,23 @@ def _product_text(product: _Product, target: Target) -> tuple[str, int]:
     count = target.vector_registers * 3 // 4
     add = "add" if product.accumulator == "i32" else "fadd"
     loop = [f"  %a{j} = phi {v} [ zeroinitializer, %entry ], [ %b{j}, %loop ]" for j in range(count)]
-    loop += [f"  %b{j} = call {v} @{call}({v} %a{j}, {w} %x, {w} %y)" for j in range(count)]
+    for j in range(count):
+        loop += _multiply_add(product, j, v, w, call)
     done = [f"  %s0 = {add} {v} %b0, zeroinitializer"]
     done += [f"  %s{j} = {add} {v} %s{j - 1}, %b{j}" for j in range(1, count)]
-    text = _PRODUCT_TEXT.format(v=v, w=w, call=call, bytes=target.vector_bytes, line=_LINE, last=count - 1,
-                                loop="\n".join(loop), done="\n".join(done))
+    parameters = f"{v}, {w}, {w}" if product.adds else f"{w}, {w}"
+    text = _PRODUCT_TEXT.format(v=v, call=call, parameters=parameters, w=w, bytes=target.vector_bytes, line=_LINE,
+                                last=count - 1, loop="\n".join(loop), done="\n".join(done))
     return text, 2 * count * words["m"]
+
+
+def _multiply_add(product: _Product, j: int, v: str, w: str, call: str) -> list[str]:
+    """b ← a plus products, for accumulator `j`; where the sum is an instruction of its own, a is multiplied so that none leaves
+    the loop."""
+    if product.adds:
+        return [f"  %b{j} = call {v} @{call}({v} %a{j}, {w} %x, {w} %y)"]
+    return [f"  %p{j} = bitcast {v} %a{j} to {w}", f"  %q{j} = call {v} @{call}({w} %p{j}, {w} %y)",
+            f"  %b{j} = add {v} %a{j}, %q{j}"]
 
 
 def _product_rate(product: _Product, threads: int) -> Rate:

@@ -58,6 +58,7 @@ class Target:
 
 
 _X86_V3 = "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse4.2"
+_X86_VNNI = ",+avx512vnni,+avx512bf16"
 _X86_V4 = _X86_V3 + ",+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl"
 
 TARGETS: dict[str, Target] = {
@@ -65,7 +66,11 @@ TARGETS: dict[str, Target] = {
     for t in (
         Target("x86-64-v3", "x86_64-unknown-linux-gnu", "x86-64-v3", _X86_V3, 16, 32, frozenset({"avx2"})),
         Target("x86-64-v4", "x86_64-unknown-linux-gnu", "x86-64-v4", _X86_V4, 32, 64, frozenset({"avx2", "avx512"})),
+        Target("x86-64-v4-bf16", "x86_64-unknown-linux-gnu", "cooperlake", _X86_V4 + _X86_VNNI, 32, 64,
+               frozenset({"avx2", "avx512", "vnni", "bf16"})),
         Target("aarch64", "aarch64-unknown-linux-gnu", "generic", "+neon,+fp-armv8", 32, 16, frozenset({"neon"})),
+        Target("aarch64-dotprod", "aarch64-unknown-linux-gnu", "generic", "+neon,+fp-armv8,+dotprod", 32, 16,
+               frozenset({"neon", "dotprod"})),
     )
 }
 

@@ -15,8 +15,12 @@ from mainspring.tools import peak
 
 _AVX512 = Target("t", "x86_64-unknown-linux-gnu", "sapphirerapids", "", 32, 64, frozenset({"avx512", "bf16", "vnni"}))
 _NEON = Target("t", "aarch64-unknown-linux-gnu", "neoverse-n1", "", 32, 16, frozenset({"neon", "dotprod"}))
-SIZES = {"float64": 8, "float32": 4, "bfloat16": 2, "int8": 1}
-INSTRUCTIONS = {"llvm.fma": ("vfmadd", "fmla"), "dpbf16": ("vdpbf16ps", ""), "vpdpbusd": ("vpdpbusd", ""), "sdot": ("", "sdot")}
+_AVX2 = Target("t", "x86_64-unknown-linux-gnu", "haswell", "", 16, 32, frozenset({"avx2"}))
+SIZES = {"double": 8, "float": 4, "bfloat": 2, "i16": 2, "i8": 1}
+INSTRUCTIONS = {  # on AVX2, AVX-512 with VNNI, NEON
+    "llvm.fma": ("vfmadd", "vfmadd", "fmla"), "dpbf16": ("", "vdpbf16ps", ""), "vpdpbusd": ("", "vpdpbusd", ""),
+    "sdot": ("", "", "sdot"), "pmadd.wd": ("vpmaddwd", "", ""), "pmaddw.d": ("", "vpdpwssd", ""),
+}  # fmt: skip
 
 
 def test_rates_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,13 +32,13 @@ def test_rates_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("product", peak._PRODUCTS, ids=lambda p: f"{p.dtype}-{p.needs or 'any'}")
 def test_a_product_kernel_is_its_instruction_over_and_over(product: peak._Product) -> None:
-    names = next(pair for part, pair in INSTRUCTIONS.items() if part in product.call)
-    for name, target in zip(names, (_AVX512, _NEON), strict=True):
+    names = next(found for part, found in INSTRUCTIONS.items() if part in product.call)
+    for name, target in zip(names, (_AVX2, _AVX512, _NEON), strict=True):
         if name:
             text, operations = peak._product_text(product, target)
             count = target.vector_registers * 3 // 4
             assert codegen.assembly(text, target).count(name) == count
-            assert operations == 2 * count * target.vector_bytes // SIZES[product.dtype]
+            assert operations == 2 * count * target.vector_bytes // SIZES[product.operand]
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -1,0 +1,106 @@
+"""Dot instructions: what they mean, that they are used where a target has them, and that no product depends on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from llvmlite import ir
+
+import mainspring as ms
+from mainspring.base import flags
+from mainspring.compile import codegen
+from mainspring.compile.array_code import OPERATIONS, fma
+from mainspring.compile.emit_llvm import emit_kernel
+from mainspring.compile.lower import lower
+from mainspring.compile.program import kernels
+from mainspring.compile.target import by_name, native
+from tests.unit.compile.native import elementwise
+
+RNG = np.random.default_rng(3)
+BF16 = "x86-64-v4-bf16"
+on_x86 = pytest.mark.skipif(not native().triple.startswith("x86_64"), reason="MS_TARGET must be of this architecture")
+
+
+def words(elements: np.ndarray) -> np.ndarray:
+    """Rows of 32 bits as words."""
+    return np.ascontiguousarray(elements).view(np.uint32).reshape(-1)
+
+
+@pytest.mark.parametrize("role", ["vector", "serial"])
+@pytest.mark.parametrize("kind, width", [("int8", 4), ("int16", 2)])
+def test_integers_are_exact(kind: str, width: int, role: str) -> None:
+    info = np.iinfo(kind)
+    edges = np.array(np.meshgrid(*[[info.min, -1, 0, 1, info.max]] * 2)).reshape(2, -1).astype(kind)
+    drawn = RNG.integers(info.min, info.max + 1, (2, 8 * width))
+    x, y = (np.concatenate([np.repeat(e, width), d]).astype(kind).reshape(-1, width) for e, d in zip(edges, drawn, strict=True))
+    total = RNG.integers(-(2**31), 2**31, len(x)).astype(np.int32)
+    want = (total.astype(np.int64) + (x.astype(np.int64) * y).sum(-1)).astype(np.int32)
+    op = f"dot_i{8 * np.dtype(kind).itemsize}"
+    np.testing.assert_array_equal(elementwise(op, total, words(x), words(y), role=role), want)
+    np.testing.assert_array_equal(OPERATIONS[op](total, words(x), words(y)), want)
+
+
+@pytest.mark.parametrize("role", ["vector", "serial"])
+def test_bfloat16_adds_the_upper_product_and_then_the_lower_one(role: str) -> None:
+    x, y = (RNG.standard_normal((200, 2)).astype(ml_dtypes.bfloat16) for _ in range(2))
+    total = (RNG.standard_normal(200) * 100).astype(np.float32)
+    a, b = x.astype(np.float32), y.astype(np.float32)
+    want = fma(a[:, 0], b[:, 0], fma(a[:, 1], b[:, 1], total))
+    np.testing.assert_array_equal(elementwise("dot_bf16", total, words(x), words(y), role=role), want)
+    np.testing.assert_array_equal(OPERATIONS["dot_bf16"](total, words(x), words(y)), want)
+
+
+def product(x: Any, w: Any) -> Any:
+    return ms.matmul(x, w, dtype=ms.int32 if x.dtype.kind == "int" else ms.float32)
+
+
+@pytest.mark.parametrize(
+    ("target", "dtype", "instruction"),
+    [("x86-64-v3", "int8", "vpmaddwd"), ("x86-64-v4", "int8", "vpmaddwd"), (BF16, "int8", "vpdpwssd"),
+     (BF16, "bfloat16", "vdpbf16ps"), ("aarch64-dotprod", "int8", "sdot")],
+)  # fmt: skip
+def test_a_target_that_has_the_instruction_gets_it(target: str, dtype: str, instruction: str) -> None:
+    x, w = (ms.ones(shape, dtype=dtype) for shape in ((64, 96), (96, 64)))
+    module, machine = ir.Module(), by_name(target)
+    for i, kernel in enumerate(kernels(lower(ms.jit(product).graph(x, w), machine).program.instrs)):
+        emit_kernel(module, kernel, f"k{i}", machine)
+    text = codegen.assembly(module, machine)
+    step = text.count(instruction)
+    assert step >= 8
+    assert dtype != "bfloat16" or (text.count("vfmadd") == 0 and text.count("zmm") > step)
+
+
+#: rows, columns, k: thin (a strip), tiles, odd k, chunks, and long operands with a small result
+SIZES = [(2, 40, 33), (9, 40, 64), (13, 20, 259), (8, 16, 2049)]
+SPECS = ("mk,kn->mn", "mk,nk->mn", "km,kn->mn")
+
+
+def bits(target: str, spec: str, x: Any, w: Any) -> bytes:
+    with flags.override(target=target, backend="python", cache=""):
+        half = ms.jit(ms.Precision(compute=ms.bfloat16)(lambda x, w: ms.einsum(spec, x, w)))
+        return np.asarray(half(x, w)).tobytes()
+
+
+@on_x86
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_a_product_has_the_same_bits_with_and_without_the_instruction(size: tuple[int, int, int]) -> None:
+    extents = dict(zip("mnk", size, strict=True))
+    for spec in SPECS:
+        left, right = spec.split("->")[0].split(",")
+        x, w = (ms.asarray(RNG.standard_normal([extents[c] for c in labels]).astype(np.float32)) for labels in (left, right))
+        assert bits(BF16, spec, x, w) == bits("x86-64-v3", spec, x, w), spec
+
+
+@on_x86
+def test_a_convolution_has_the_same_bits_with_and_without_the_instruction() -> None:
+    x, w = (ms.asarray(RNG.standard_normal(shape).astype(np.float32)) for shape in ((2, 9, 9, 5), (3, 3, 5, 20)))
+
+    def gradients(target: str) -> list[bytes]:
+        of = ms.value_and_grad(lambda x, w: ms.sum(ms.square(ms.conv(x, w, padding=1))), (0, 1))
+        with flags.override(target=target, backend="python", cache=""):
+            return [np.asarray(r).tobytes() for r in ms.tree.leaves(ms.jit(ms.Precision(compute=ms.bfloat16)(of))(x, w))]
+
+    assert gradients(BF16) == gradients("x86-64-v3")
