@@ -104,6 +104,9 @@ class Contraction:
         left, right = self.product([s.var(f"d{i}", n) for i, n in enumerate(self.dims.domain)], s.var("k", self.k))
         self.dtype: DType = left.dtype
         self.chunks = 1 if self.root.op is CHAINS else chunk_count(self.k)
+        self.deep = is_deep(self.m, self.n, self.k, self.chunks)
+        if self.dtype.kind != "float" and not self.deep:
+            self.chunks = 1  # sums of integers are exact in any order
         self.dot = self._dot(left, right)
         self.width = self.dot.width if self.dot else 1  # elements along k in one step
         self.cell = WORD if self.dot else self.dtype  # what copies of operands are made of
@@ -127,7 +130,7 @@ class Contraction:
     def _dot(self, left: Expr, right: Expr) -> Dot | None:
         """The dot instruction to use. Where it changes bits, for all products; where not (integers), for those in tiles."""
         found = dot_for(left, right, self.target)
-        plain = found is not None and found.accumulator.kind == "int" and (self._is_thin() or is_deep(self.m, self.n, self.k, self.chunks))
+        plain = found is not None and found.accumulator.kind == "int" and (self._is_thin() or self.deep)
         return None if plain else found
 
     def at_step(self, index: Sequence[Expr], k: Expr, guard: Expr | None = None) -> tuple[Expr, Expr]:
@@ -317,7 +320,7 @@ class Contraction:
             return "rows"
         terms, _ = s.affine(parts[0])
         even = parts[1].op == "mul" and parts[1].args[0] is k
-        if terms.get(i, 0) == 1 and (even or not is_deep(self.m, self.n, self.k, self.chunks)):
+        if terms.get(i, 0) == 1 and (even or not self.deep):
             return "columns"
         if self.dot or left.op != "load":
             return "rows"

@@ -287,7 +287,7 @@ def test_validation_spreads_what_it_takes() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"steps": 0}, {"steps": 1.5}, {"batch": -1}, {"learning_rate": 0}, {"learning_rate": float("nan")}, {"seed": -1},
-     {"eval_every": 0}, {"keep": 0}, {"patience": 0}, {"ema": 1.0}, {"data": 3}, {"steps": True}],
+     {"eval_every": 0}, {"keep": 0}, {"patience": 0}, {"ema": 1.0}, {"data": 3}, {"steps": True}, {"precision": "float16"}],
     ids=str,
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
