@@ -105,12 +105,19 @@ def _multiply(n: Node) -> Node | None:
 
 
 def _cast(n: Node) -> Node | None:
-    """A cast that changes nothing, or that takes back one to a wider float."""
-    inner = n.inputs[0]
+    """cast(x) that changes nothing -> x; cast(move(cast(x))) back from a wider float -> move(x)."""
+    inner, moves = n.inputs[0], []
     if n.type == inner.type:
         return inner
-    back = inner.op.name == "cast" and inner.inputs[0].type == n.type
-    return inner.inputs[0] if back and (n.dtype, inner.dtype) in _WIDER else None
+    while inner.op.name in _MOVES:
+        moves.append(inner)
+        inner = inner.inputs[0]
+    if inner.op.name != "cast" or inner.inputs[0].dtype is not n.dtype or (n.dtype, inner.dtype) not in _WIDER:
+        return None
+    result = inner.inputs[0]
+    for move in reversed(moves):
+        result = node(move.op, (result,), move.static, source=move.source)
+    return result
 
 
 def _negative(n: Node) -> Node | None:
@@ -134,6 +141,7 @@ def _whole_slice(n: Node) -> Node | None:
     return n.inputs[0] if n.type == n.inputs[0].type else None
 
 
+_MOVES = ("transpose", "reshape", "broadcast_to", "slice")
 _WIDER = {(narrow, wide) for narrow, wide in itertools.combinations(FLOATS, 2) if wide.bits > narrow.bits}
 
 

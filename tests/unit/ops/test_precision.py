@@ -10,6 +10,7 @@ import pytest
 import mainspring as ms
 from mainspring import nn
 from mainspring.base.errors import ArgumentError
+from mainspring.compile.lower import prepare
 
 HALF = ms.Precision(compute=ms.bfloat16)
 RNG = np.random.default_rng(0)
@@ -94,8 +95,14 @@ def test_weights_may_be_kept_in_bfloat16() -> None:
     small = kept.cast(layer)
     assert small.weight.dtype is ms.bfloat16
     same(ms.jit(kept(lambda m, x: m(x)))(small, A), ms.jit(HALF(lambda m, x: m(x)))(layer, A))
-    graph = ms.jit(kept(lambda m, x: m(x))).graph(small, A)
-    assert "float32" not in {n.dtype.name for n in graph.inputs if n.shape == (40, 21)}
+
+
+def test_weights_in_bfloat16_are_multiplied_where_they_lie() -> None:
+    kept = ms.Precision(compute=ms.bfloat16, params=ms.bfloat16)
+    w = B.T.astype(ms.bfloat16)
+    graph = prepare(ms.jit(kept(lambda w, x: ms.matmul(x, w.T))).graph(w, A))
+    right = next(n for n in graph.nodes() if n.op.name == "contract").inputs[1]
+    assert right.op.name == "transpose" and right.inputs[0] is graph.inputs[0]
 
 
 def test_wider_floats_and_integers_stay_as_they_are() -> None:
