@@ -73,9 +73,9 @@ def test_a_target_that_has_the_instruction_gets_it(target: str, dtype: str, inst
     assert dtype != "bfloat16" or (text.count("vfmadd") == 0 and text.count("zmm") > step)
 
 
-#: a strip, tiles of every layout with an odd end, chunks, and a long k with a small result
-CASES = [("mk,kn->mn", 2, 20, 33), ("mk,kn->mn", 9, 18, 35), ("mk,nk->mn", 9, 18, 34), ("km,nk->mn", 7, 17, 259),
-         ("km,kn->mn", 8, 8, 2049)]
+#: a strip, chains apart, tiles of every layout with an odd end, chunks, and a long k with a small result
+CASES = [("mk,kn->mn", 2, 20, 33), ("mk,nk->mn", 1, 20, 512), ("mk,kn->mn", 3, 17, 270), ("mk,kn->mn", 9, 18, 35),
+         ("mk,nk->mn", 9, 18, 34), ("km,nk->mn", 7, 17, 259), ("km,kn->mn", 4, 8, 4097)]
 
 
 def bits(target: str, function: Any, *arguments: Any) -> list[bytes]:

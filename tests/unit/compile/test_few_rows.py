@@ -28,7 +28,7 @@ def turned(x, w):
 
 
 @pytest.mark.parametrize("transposed", [False, True], ids=["rows", "columns"])
-@pytest.mark.parametrize(("k", "n"), [(40, 37), (256, 700), (1000, 24), (1024, 270), (1500, 530)])
+@pytest.mark.parametrize(("k", "n"), [(40, 37), (256, 700), (270, 37), (1000, 24), (1024, 270), (1048, 40), (1500, 530)])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_few_rows_have_the_bits_of_many(transposed, k, n, dtype):
     f = ms.jit(turned if transposed else ms.matmul)
