@@ -346,8 +346,8 @@ class _Emitter(Values):
                 self._accumulate(fold, slot, lanes)
 
     def _reduce_unrolled(self, stmt: Reduce, lanes: int) -> list[Value]:
-        """The body LANES times in a row, each with its own partial in a register."""
-        partials = [[self._accumulator(f, lanes) for f in stmt.folds] for _ in range(min(LANES, stmt.extent))]
+        """The body LANES times in a row, each with its own partial in a register; one even where nothing is summed."""
+        partials = [[self._accumulator(f, lanes) for f in stmt.folds] for _ in range(max(1, min(LANES, stmt.extent)))]
         whole = stmt.extent // LANES * LANES if stmt.extent >= 2 * LANES else 0
 
         def block(i: Value) -> None:
@@ -408,7 +408,6 @@ def fold_tree(fold: Fold, partials: list[Value]) -> Value:
                     else partials[j] for j in range(min(half, len(partials)))]
         half //= 2
     return partials[0]
-
 
 
 def _written(body: Body) -> frozenset[Buffer]:
