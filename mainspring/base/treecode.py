@@ -35,6 +35,13 @@ class Writer:
         self.names[name] = value
         return name
 
+    def unpack(self, sequence: str, count: int) -> list[str]:
+        """Names of the `count` elements of `sequence`."""
+        names = [self.fresh() for _ in range(count)]
+        if names:
+            self.lines.append(f"{', '.join(names)}, = {sequence}")
+        return names
+
     def function(self, head: str) -> Callable[..., Any]:
         """The function that begins with `head`, a line that calls it `function`."""
         source = "\n".join([head, *[f"    {line}" for line in self.lines]])
@@ -88,9 +95,7 @@ def taker(treedef: TreeDef) -> Callable[[Any], Any]:
 def builder(treedef: TreeDef) -> Callable[[Sequence[Any]], Any]:
     """A function putting leaves back into a tree of this structure."""
     writer = Writer()
-    leaves = [writer.fresh() for _ in range(treedef.num_leaves)]
-    if leaves:
-        writer.lines.append(f"{', '.join(leaves)}, = leaves")
+    leaves = writer.unpack("leaves", treedef.num_leaves)
     writer.lines.append(f"return {build(treedef, leaves, writer)}")
     return writer.function("def function(leaves):")
 

@@ -141,7 +141,7 @@ class _Work:
                 self.users[slot].append(i)
 
 
-class _Run:
+class _Progress:
     """The steps done so far, and what is alive after them."""
 
     def __init__(self, work: _Work):
@@ -172,7 +172,7 @@ class _Run:
 
 def _early(work: _Work) -> list[int]:
     """Step by step as they come; what gives memory back, and the few steps that it needs, as soon as it can be."""
-    run = _Run(work)
+    run = _Progress(work)
     for first in range(len(work.touched)):
         if first in run.done:
             continue
@@ -188,7 +188,7 @@ def _early(work: _Work) -> list[int]:
     return list(run.done)
 
 
-def _near(work: _Work, run: _Run, done: int) -> list[int]:
+def _near(work: _Work, run: _Progress, done: int) -> list[int]:
     """The steps to come that touch what step `done` touched, and those that touch what these touch; no tiny ones count."""
     found: dict[int, None] = {done: None}
     edge = [done]
@@ -200,7 +200,7 @@ def _near(work: _Work, run: _Run, done: int) -> list[int]:
     return sorted(found)
 
 
-def _cluster(work: _Work, run: _Run, last: int) -> list[int] | None:
+def _cluster(work: _Work, run: _Progress, last: int) -> list[int] | None:
     """`last` after what it still waits for; None when that is too much."""
     found = {last}
     stack = [last]
@@ -221,14 +221,14 @@ def _together(work: _Work, order: Sequence[int]) -> list[int]:
 
 def _stretches(work: _Work, order: Sequence[int], most: int | None) -> tuple[list[int], int]:
     """(the steps stretch by stretch, the most bytes alive in one), others skipped only while at most `most` are alive."""
-    run, rest, largest = _Run(work), list(order), 0
+    run, rest, largest = _Progress(work), list(order), 0
     while rest:
         largest = max(largest, _stretch(work, run, rest[:FAR], most))
         rest = [i for i in rest[:FAR] if i not in run.done] + rest[FAR:]
     return list(run.done), largest
 
 
-def _stretch(work: _Work, run: _Run, rest: Sequence[int], most: int | None) -> int:
+def _stretch(work: _Work, run: _Progress, rest: Sequence[int], most: int | None) -> int:
     """Do those of `rest` that wait for none of `rest`; the bytes that are alive by then."""
     waiting, skipped = set(rest), 0
     alive = sum([work.sizes[slot] for slot in run.alive])

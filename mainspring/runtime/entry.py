@@ -84,8 +84,7 @@ run:
   %zero = call ptr @PyLong_FromLong(i64 0)
   ret ptr %zero
 }
-"""
-_REPEAT = """
+
 define void @ms_repeat(ptr %args, ptr %state, i64 %tid, i64 %n) {
 entry:
   %function = load ptr, ptr %args
@@ -124,8 +123,7 @@ class _Native:
     """The loaded native part, and how Python makes functions of it."""
 
     def __init__(self) -> None:
-        text = _SOURCE + _REPEAT
-        data = kernel_cache.get_or_make(text, native().key, lambda: codegen.compile_module(text, native()))
+        data = kernel_cache.get_or_make(_SOURCE, native().key, lambda: codegen.compile_module(_SOURCE, native()))
         self.object = codegen.load_object(data)
         self.definition = _MethodDef(b"run", self.object.address("ms_call"), _FASTCALL, None)
         kind = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)

@@ -104,10 +104,8 @@ class NativeExecutable:
     @cached_property
     def _call(self) -> Callable[[Sequence[Value]], list[Value]]:
         writer = Writer()
-        operands = [writer.fresh() for _ in range(self.inputs)]
-        if operands:
-            writer.lines.append(f"{', '.join(operands)}, = values")
-        writer.lines.append(f"return [{', '.join(self.write(operands, writer))}]")
+        results = self.write(writer.unpack("values", self.inputs), writer)
+        writer.lines.append(f"return [{', '.join(results)}]")
         return writer.function("def function(values):")
 
     def write(self, operands: Sequence[str], writer: Writer) -> list[str]:
