@@ -31,7 +31,9 @@ from mainspring.ops.composed import (
     layer_norm, leaky_relu, log_sigmoid, log_softmax, mish, prelu, relu, relu6, rms_norm, selu, silu, soft_shrink, softmax,
     softmin, softplus, softsign, tanh_shrink,
 )
-from mainspring.ops.contract import conv, conv_transpose, einsum, matmul, outer, tensordot, vecdot
+from mainspring.ops.contract import matmul, outer, tensordot, vecdot
+from mainspring.ops.conv import conv, conv_transpose
+from mainspring.ops.einsum import einsum
 from mainspring.ops.control import checkpoint, cond, while_loop
 from mainspring.ops.creation import (
     arange, empty, empty_like, eye, full, full_like, linspace, ones, ones_like, zeros, zeros_like,

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from mainspring.compile.loops import LANES
-from mainspring.ir.scalar import SCALARS, halves
+from mainspring.ir.primitives import SCALARS, halves
 from mainspring.types.dtype import ALL
 
 COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}

@@ -40,7 +40,8 @@ from mainspring.compile.loops import (
 )
 from mainspring.compile.target import Target
 from mainspring.compile.vectormath.values import I1, I8, I32, I64, PTR, Value, call, constant, poison, type_of
-from mainspring.ir.scalar import SCALARS, Expr, const, is_const, show, walk
+from mainspring.ir.primitives import SCALARS
+from mainspring.ir.scalar import Expr, const, is_const, show, walk
 from mainspring.types.dtype import DType, bfloat16, float16, int64
 
 STACK_BYTES = 32 * 1024  # scratch buffers up to this size in total lie on the stack

@@ -1,4 +1,4 @@
-"""One scalar primitive as LLVM instructions, for every dtype: the native meaning of `mainspring.ir.scalar.SCALARS`.
+"""One scalar primitive as LLVM instructions, for every dtype: the native meaning of `mainspring.ir.primitives.SCALARS`.
 
 With this you can emit any primitive on values that already exist (`primitive`), and convert between what memory holds
 and what is computed with (`from_memory`, `to_memory`). In registers a bool is an i1 and a float16 or bfloat16 is a

@@ -12,7 +12,8 @@ from mainspring.interpret.eager import as_value
 from mainspring.nn import init
 from mainspring.nn.module import Module
 from mainspring.ops import composed, pooling
-from mainspring.ops.contract import conv, conv_transpose, matmul
+from mainspring.ops.contract import matmul
+from mainspring.ops.conv import conv, conv_transpose
 from mainspring.ops.indexing import take
 from mainspring.ops.movement import matrix_transpose, reshape
 from mainspring.types.dtype import float32

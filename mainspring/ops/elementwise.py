@@ -17,6 +17,7 @@ from mainspring.interpret.eager import as_value
 from mainspring.ir import scalar as s
 from mainspring.ir.bind import Value, bind
 from mainspring.ir.op import NoGradient, Op, map_space, register
+from mainspring.ir.primitives import SCALARS
 from mainspring.ir.scalar import Expr
 from mainspring.ops.common import (
     CAST,
@@ -56,7 +57,7 @@ def _elementwise(name: str, arity: int, body: Callable[..., Expr], accepts: str,
         _same_shapes(name, types)
         return TensorType(types[0].shape, bool_ if result == "bool" else types[0].dtype)
 
-    numpy = reference if reference is not None else s.SCALARS[name].numpy
+    numpy = reference if reference is not None else SCALARS[name].numpy
     numpy = numpy if name == "nextafter" else widened(numpy)  # the neighbour in the operand's own dtype
     return register(Op(name, infer, numpy, map_space(body), vjp, doc))
 
@@ -376,8 +377,8 @@ bitwise_and = binary("bitwise_and", lambda x, y: x & y, DISCRETE, "integer or bo
 bitwise_or = binary("bitwise_or", lambda x, y: x | y, DISCRETE, "integer or bool", np.bitwise_or)
 bitwise_xor = binary("bitwise_xor", lambda x, y: x ^ y, DISCRETE, "integer or bool", np.bitwise_xor)
 bitwise_invert = unary("bitwise_invert", lambda x: ~x, DISCRETE, "integer or bool", np.invert)
-bitwise_left_shift = binary("bitwise_left_shift", _primitive("shl"), DISCRETE, "integer", s.SCALARS["shl"].numpy)
-bitwise_right_shift = binary("bitwise_right_shift", _primitive("shr"), DISCRETE, "integer", s.SCALARS["shr"].numpy)
+bitwise_left_shift = binary("bitwise_left_shift", _primitive("shl"), DISCRETE, "integer", SCALARS["shl"].numpy)
+bitwise_right_shift = binary("bitwise_right_shift", _primitive("shr"), DISCRETE, "integer", SCALARS["shr"].numpy)
 popcount = unary("popcount", _primitive("popcount"), DISCRETE, "integer", doc="Number of bits set.")
 clz = unary("clz", _primitive("clz"), DISCRETE, "integer", doc="Number of leading zero bits.")
 

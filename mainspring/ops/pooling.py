@@ -23,7 +23,8 @@ from mainspring.ir.bind import Value, bind
 from mainspring.ir.op import NoGradient, Op, Space, register
 from mainspring.ops.common import broadcast, cast_to, require_kind, widened
 from mainspring.ops.composed import as_float
-from mainspring.ops.contract import Pairs, accumulator, conv_padding, tensordot
+from mainspring.ops.contract import accumulator, tensordot
+from mainspring.ops.conv import Pairs, conv_padding
 from mainspring.ops.elementwise import negative
 from mainspring.ops.movement import PAD, moveaxis, reshape
 from mainspring.ops.reduce import max as reduce_max

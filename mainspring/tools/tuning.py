@@ -21,7 +21,8 @@ from mainspring.base.errors import ArgumentError
 from mainspring.compile.choose import HEURISTIC, using
 from mainspring.jit import jit
 from mainspring.ops.composed import gelu, relu
-from mainspring.ops.contract import conv, matmul
+from mainspring.ops.contract import matmul
+from mainspring.ops.conv import conv
 from mainspring.ops.reduce import sum as total
 from mainspring.tensor import asarray
 from mainspring.train.state import initial_state

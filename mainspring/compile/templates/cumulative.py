@@ -10,7 +10,8 @@ from collections.abc import Callable
 from mainspring.compile.loops import Buffer, Kernel, Stmt, load
 from mainspring.compile.template import Call, template
 from mainspring.compile.templates.lines import BLOCK, Lines, block_of, loop, number, params, store
-from mainspring.ir.scalar import COMPUTE_DTYPE, Expr, apply, cast, var
+from mainspring.ir.primitives import COMPUTE_DTYPE
+from mainspring.ir.scalar import Expr, apply, cast, var
 
 
 def _running(name: str, combine: str) -> Callable[[Call], list[Kernel]]:

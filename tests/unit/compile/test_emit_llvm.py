@@ -14,6 +14,7 @@ from mainspring.compile.emit_python import compile_kernel
 from mainspring.compile.loops import LANES, Buffer, Fold, For, If, Kernel, Let, Reduce, Store, While, Write, load
 from mainspring.compile.target import by_name, native
 from mainspring.ir import scalar as S
+from mainspring.ir.primitives import SCALARS
 from mainspring.types import dtype as D
 from tests.unit.compile.native import evaluate, loop, number, run, store
 
@@ -105,7 +106,7 @@ def index_values(x: S.Expr, where: dict[str, np.ndarray]) -> np.ndarray:
     """The integer expression `x` over arrays of its variables."""
     if x.op == "const":
         return np.asarray(x.attr)
-    return where[x.attr[0]] if x.op == "var" else S.SCALARS[x.op].numpy(*[index_values(a, where) for a in x.args])
+    return where[x.attr[0]] if x.op == "var" else SCALARS[x.op].numpy(*[index_values(a, where) for a in x.args])
 
 
 def test_gather_by_data() -> None:

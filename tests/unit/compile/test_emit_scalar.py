@@ -8,6 +8,7 @@ import pytest
 
 from mainspring.compile.loops import Buffer, load
 from mainspring.ir import scalar as S
+from mainspring.ir.primitives import SCALARS
 from mainspring.types import dtype as D
 from tests.unit.compile.native import elementwise, evaluate
 
@@ -51,11 +52,11 @@ def test_exact_floats(op: str, dtype: D.DType, role: str) -> None:
     args = operands(dtype, EXACT[op])
     with np.errstate(all="ignore"):
         if dtype in (D.float16, D.bfloat16) and op in ("mod", "floordiv", "fmod"):
-            want = S.SCALARS[op].numpy(*[a.astype(np.float32) for a in args]).astype(dtype.numpy)
+            want = SCALARS[op].numpy(*[a.astype(np.float32) for a in args]).astype(dtype.numpy)
         elif op == "nextafter" and dtype is D.bfloat16:
             want = np.nextafter(*args)
         else:
-            want = S.SCALARS[op].numpy(*args)
+            want = SCALARS[op].numpy(*args)
     same(elementwise(op, *args, role=role), np.asarray(want))
 
 
@@ -86,7 +87,7 @@ def integer_meaning(op: str, dtype: D.DType, *args: np.ndarray) -> np.ndarray:
         "popcount": lambda x: (x & ((1 << bits) - 1)).bit_count(),
     }.get(op)
     if exact is None:
-        return S.SCALARS[op].numpy(*args)
+        return SCALARS[op].numpy(*args)
     results = [exact(*[int(v) for v in row]) for row in zip(*args, strict=True)]
     return np.array([(r - least) % (1 << bits) + least for r in results], dtype.numpy)
 
@@ -94,7 +95,7 @@ def integer_meaning(op: str, dtype: D.DType, *args: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("op", ["and", "or", "xor", "eq", "ne", "lt", "le"])
 def test_bools(op: str) -> None:
     args = operands(D.bool_, 2)
-    same(elementwise(op, *args), S.SCALARS[op].numpy(*args))
+    same(elementwise(op, *args), SCALARS[op].numpy(*args))
 
 
 @pytest.mark.parametrize("dtype", [D.int32, D.uint8, D.int64], ids=lambda d: d.name)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from mainspring.ir.scalar import SCALARS
+from mainspring.ir.primitives import SCALARS
 from mainspring.types.dtype import as_dtype
 from tests.unit.compile.native import elementwise
 

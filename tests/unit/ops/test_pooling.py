@@ -13,6 +13,7 @@ from mainspring.autodiff.reverse import vjp
 from mainspring.base.errors import ArgumentError, ShapeError
 from mainspring.ir import scalar
 from mainspring.ir.op import OPS, Space
+from mainspring.ir.primitives import SCALARS
 from mainspring.ops import pooling
 from mainspring.types.dtype import as_dtype
 from mainspring.types.shape import TensorType
@@ -71,7 +72,7 @@ def evaluate(space: Space, operands):
             else:
                 values[e] = operands[position][tuple(args)]
         else:
-            values[e] = scalar.SCALARS[e.op].numpy(*args, *([e.dtype.numpy] if e.op == "cast" else []))
+            values[e] = SCALARS[e.op].numpy(*args, *([e.dtype.numpy] if e.op == "cast" else []))
     full = np.broadcast_to(values[e], (*space.extents, *space.reduced))
     axes = tuple(range(len(space.extents), full.ndim))
     return {"sum": np.sum, "max": np.max, "min": np.min}[space.combine](full, axis=axes) if space.combine else full

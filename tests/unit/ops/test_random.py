@@ -11,6 +11,7 @@ from mainspring.interpret.reference import run_reference
 from mainspring.interpret.staged import trace
 from mainspring.ir import scalar as s
 from mainspring.ir.bind import concrete
+from mainspring.ir.primitives import SCALARS
 from mainspring.ops import random as rnd
 from mainspring.tensor import asarray
 from mainspring.types.dtype import uint32
@@ -39,7 +40,7 @@ def evaluated(x: s.Expr, key: np.ndarray, index: dict[str, np.ndarray]) -> np.nd
         elif e.op == "cast":
             values[e] = args[0].astype(e.dtype.numpy)
         else:
-            values[e] = s.SCALARS[e.op].numpy(*args)
+            values[e] = SCALARS[e.op].numpy(*args)
     return np.asarray(values[x])
 
 
