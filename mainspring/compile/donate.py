@@ -22,49 +22,74 @@ def reuse_donated(
     steps: Sequence[Step], donated: Sequence[Slot], outputs: Sequence[Slot], types: dict[Slot, TensorType]
 ) -> tuple[list[Step], list[Slot | None]]:
     """Steps in which outputs live in donated inputs of their type where possible, and for each output the input it lives in."""
-    deps, free, homes, left_out = Dependences(steps), dict.fromkeys(donated), {}, set()
-    touching: dict[Slot, list[int]] = {}
-    for i, (read, written) in enumerate(zip(deps.reads, deps.writes, strict=True)):
-        for slot in read | written:
-            touching.setdefault(slot, []).append(i)
-
-    def settle(out: Slot, home: Slot, readers: Sequence[int], writers: Sequence[int]) -> None:
-        for writer in writers:
-            for reader in readers:
-                deps.add(reader, writer)
-        del free[home]
-        homes[out] = home
-
+    work = _Work(steps, donated, types)
     for out in outputs:
-        copy, *further = touching.get(out, [])[:2] or [None]
-        source = _copied(steps[copy]) if copy is not None and further and out in deps.writes[copy] else None
-        if source is not None and source in free and types[source] == types[out]:
-            readers = [i for i in touching[source] if i != copy]
-            writers = [i for i in touching[out] if i != copy and out in deps.writes[i]]
-            if not any(i == w or deps.waits(i, w) for i in readers for w in writers):
-                settle(out, source, readers, writers)
-                left_out.add(copy)
+        work.drop_copy(out)
     for read_too in (True, False):  # a slot that the writer itself reads, then any other
         for out in outputs:
-            at = None if out in homes else _writer(steps, deps, out, touching.get(out, []))
-            for home in [slot for slot in free if at is not None and types[slot] == types[out]]:
-                readers = [i for i in touching.get(home, []) if i != at]
-                if _fits(steps[at], at, home, out, readers, deps, read_too):  # type: ignore[index, arg-type]
-                    settle(out, home, readers, [at])  # type: ignore[list-item]
-                    break
-    kept = [steps[i] for i in deps.order() if i not in left_out]
-    return [_moved(step, homes) for step in kept], [homes.get(out) for out in outputs]
+            if out not in work.homes:
+                work.write_into(out, read_too)
+    kept = [steps[i] for i in work.deps.order() if i not in work.left_out]
+    return [_moved(step, work.homes) for step in kept], [work.homes.get(out) for out in outputs]
+
+
+class _Work:
+    """What is known and decided: `touching` the steps of each slot, `free` the inputs not yet taken, `left_out` steps."""
+
+    def __init__(self, steps: Sequence[Step], donated: Sequence[Slot], types: dict[Slot, TensorType]):
+        self.steps, self.types, self.deps = steps, types, Dependences(steps)
+        self.free = dict.fromkeys(donated)
+        self.homes: dict[Slot, Slot] = {}
+        self.left_out: set[int] = set()
+        self.touching: dict[Slot, list[int]] = {}
+        for i, (read, written) in enumerate(zip(self.deps.reads, self.deps.writes, strict=True)):
+            for slot in read | written:
+                self.touching.setdefault(slot, []).append(i)
+
+    def drop_copy(self, out: Slot) -> None:
+        """An output that begins as a copy of an input, and is then written further, lives in that input."""
+        touching = self.touching.get(out, [])
+        if len(touching) < 2 or out not in self.deps.writes[touching[0]]:
+            return
+        copy, *further = touching
+        source = _copied(self.steps[copy])
+        if source not in self.free or self.types[source] != self.types[out]:
+            return
+        readers = [i for i in self.touching[source] if i != copy]
+        writers = [i for i in further if out in self.deps.writes[i]]
+        if not any(i == w or self.deps.waits(i, w) for i in readers for w in writers):
+            self._settle(out, source, readers, writers)
+            self.left_out.add(copy)
+
+    def write_into(self, out: Slot, read_too: bool) -> None:
+        """An output of one writer lives in an input of its type that this one reads (or, unless `read_too`, does not)."""
+        at = self._writer(out)
+        if at is None:
+            return
+        for home in self.free:
+            readers = [i for i in self.touching.get(home, []) if i != at]
+            if self.types[home] == self.types[out] and _fits(self.steps[at], at, home, out, readers, self.deps, read_too):
+                self._settle(out, home, readers, [at])
+                return
+
+    def _writer(self, out: Slot) -> int | None:
+        """The one launch that writes `out`, before anything reads it; None when there is no such launch."""
+        touching = self.touching.get(out, [])
+        alone = out.nbytes > 0 and sum(out in self.deps.writes[i] for i in touching) == 1
+        first = touching[0] if alone else None
+        return first if first is not None and out in self.deps.writes[first] and isinstance(self.steps[first], Run) else None
+
+    def _settle(self, out: Slot, home: Slot, readers: Sequence[int], writers: Sequence[int]) -> None:
+        for writer in writers:
+            for reader in readers:
+                self.deps.add(reader, writer)
+        del self.free[home]
+        self.homes[out] = home
 
 
 def _copied(step: Step) -> Slot | None:
     """What `step` copies; None when it does anything else."""
     return step.views[0].slot if isinstance(step, Run) and step.kernel.name == "copy" else None
-
-
-def _writer(steps: Sequence[Step], deps: Dependences, out: Slot, touching: Sequence[int]) -> int | None:
-    """The one launch that writes `out`, before anything reads it; None when there is no such launch."""
-    alone = out.nbytes > 0 and sum(out in deps.writes[i] for i in touching) == 1
-    return touching[0] if alone and out in deps.writes[touching[0]] and isinstance(steps[touching[0]], Run) else None
 
 
 def _fits(writer: Run, at: int, home: Slot, out: Slot, readers: Sequence[int], deps: Dependences, read_too: bool) -> bool:
