@@ -40,6 +40,7 @@ class Rates:
     colliding: float = 0.1  # the same where the second level holds no more of them
     left_first: float = 0.036  # a byte of the left operand, when it comes from afar
     right_first: float = 0.016  # the same for the right one
+    lines_first: float = 0.4  # more for a right one in place that no second level holds: a line of a row, then one far away
     chunk: float = 24.0  # a chain
     keep: float = 1.06  # a vector of sums of a chain, cleared and kept
     finish: float = 1.05  # a vector of sums on the way to the result
@@ -209,6 +210,8 @@ def _first(e: Extents, b: Blocking, each: int, target: Target, rates: Rates) -> 
     size = e.dtype.itemsize
     again = -(-right * size // NEAR_BYTES) if left * size > target.l2_bytes // 2 else 1
     cycles = left * size * again * rates.left_first + right * size * rates.right_first
+    if b.right == "place" and e.of_right * e.n * e.k * size > target.l2_bytes:
+        cycles += right * size * rates.lines_first
     if e.way in COPIED:
         cycles += left * (rates.columns if e.way == "columns" else rates.rows)
     if b.right == "task":
