@@ -148,6 +148,11 @@ def load(name: str) -> Family:
 # -------------------------------------------------------------------------------------------------------- processes
 
 
+def installed() -> dict[str, str]:
+    """The environment of a process whose byte code is cached, as it is in an installed package."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 class Absent(Exception):
     """A peer cannot take part; the message says why."""
 
@@ -159,7 +164,7 @@ class Peer:
         self.name = name
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        variables = {**os.environ, **dict.fromkeys(THREADS, str(threads)), "PYTHONPATH": path, **(environment or {})}
+        variables = {**installed(), **dict.fromkeys(THREADS, str(threads)), "PYTHONPATH": path, **(environment or {})}
         command = [sys.executable, "-m", "benchmarks.worker", module, name, str(threads)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
                                         env=variables)
