@@ -19,6 +19,7 @@ from mainspring.base import flags
 
 if TYPE_CHECKING:
     from mainspring.compile.choose import Chooser
+    from mainspring.compile.target import Target
     from mainspring.ir.graph import Graph
 
 
@@ -33,23 +34,32 @@ class _Tuning:
 
     def __init__(self) -> None:
         self._seen: tuple[Any, ...] = ()
-        self._chooser: Chooser | None = None
+        self._known: tuple[Chooser, Target] | None = None
 
     def chooser(self) -> Chooser:
+        """See `runtime.Tuning`."""
+        return self._read()[0]
+
+    def target(self) -> Target:
+        """See `runtime.Tuning`."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[Chooser, Target]:
         """What the database says, read again when the file has changed."""
         from mainspring.compile.choose import HEURISTIC
+        from mainspring.compile.target import chosen
 
         path = database() if flags.tuned() else ""
         try:
             status = os.stat(path)
         except (OSError, ValueError):
-            return HEURISTIC
+            return HEURISTIC, chosen()
         seen = (path, status.st_mtime_ns, status.st_size, flags.threads(), flags.target())
-        if seen != self._seen or self._chooser is None:
-            from mainspring.autotune.learned import learned_chooser
+        if seen != self._seen or self._known is None:
+            from mainspring.autotune.learned import fitted, learned_chooser
 
-            self._seen, self._chooser = seen, learned_chooser(path)
-        return self._chooser
+            self._seen, self._known = seen, (learned_chooser(path), fitted(path))
+        return self._known
 
     def tune(self, graph: Graph, donated: Sequence[int], seconds: float) -> None:
         """See `autotune.tuner.tune_graph`; nothing happens when MS_TUNED is 0, or the backend is not native code."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,19 +11,45 @@ from mainspring._version import __version__
 from mainspring.base import flags
 from mainspring.base.errors import ArgumentError
 from mainspring.compile.choose import HEURISTIC, Chooser, Site
-from mainspring.compile.target import chosen
+from mainspring.compile.target import Target, chosen
+from mainspring.compile.target.costs import Costs
 from mainspring.learned.tune import Store, Surrogate, Table, Winner
 from mainspring.runtime import kernel_cache
 
+COSTS = "costs"  # under which the database keeps the costs of a machine
 MARGIN = 0.1  # gain (as a logarithm) below which a proposal is not worth leaving the heuristic for
 CAUTION = 0.5  # spreads by which a proposal must gain beyond that
 
 
 def store(path: str) -> Store:
-    """The database at `path` for this machine, number of threads, and version of the compiler (every byte of it)."""
+    """The database at `path` for this machine, number of threads, and version of the compiler: every byte of it, and the costs
+    that lead it."""
+    return Store(path, f"{_machine()}, {flags.threads()} threads", f"{_version()} {fitted(path).costs.key}")
+
+
+def costs_store(path: str) -> Store:
+    """The database at `path` for the costs of this machine, whatever the number of threads."""
+    return Store(path, _machine(), _version())
+
+
+def _machine() -> str:
     target = chosen()
-    machine = f"{target.cpu} {hashlib.sha256(target.key.encode()).hexdigest()[:8]}"  # the key holds a hundred features
-    return Store(path, f"{machine}, {flags.threads()} threads", f"{__version__} {kernel_cache.digest('tuned')[:12]}")
+    return f"{target.cpu} {hashlib.sha256(target.key.encode()).hexdigest()[:8]}"  # the key holds a hundred features
+
+
+def _version() -> str:
+    return f"{__version__} {kernel_cache.digest('tuned')[:12]}"
+
+
+def fitted(path: str) -> Target:
+    """This machine with the costs that the database at `path` holds for it; with those of its class where there are none, or
+    none that can be read."""
+    target = chosen()
+    try:
+        found = costs_store(path).models().get(COSTS)
+        return target if found is None else replace(target, costs=Costs.from_text(found))
+    except ArgumentError:
+        return target
 
 
 def learned_chooser(path: str) -> Chooser:

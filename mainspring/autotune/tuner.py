@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mainspring.autotune import database
-from mainspring.autotune.learned import learned_chooser, store, table
+from mainspring.autotune.learned import fitted, learned_chooser, store, table
 from mainspring.autotune.measure import Bench, Piece, PieceBench, whole_bench
 from mainspring.base.errors import ArgumentError
 from mainspring.compile.choose import HEURISTIC, Chooser, Decide, Fixed, Site
 from mainspring.compile.lower import Lowered, Made, Work, lower
 from mainspring.compile.program import Branch, Instr, Loop, Repeat
-from mainspring.compile.target import Target, chosen
+from mainspring.compile.target import Target
 from mainspring.ir.graph import Graph
 from mainspring.learned.tune import ModelSearch, Store, Surrogate, Trial, Trials, Winner, confirm
 
@@ -85,8 +85,8 @@ def tune_graph(graph: Graph, seconds: float, *, donated: Sequence[int] = (), pat
     if not path:
         rule = "without a cache folder, MS_DATABASE must name a file"
         raise ArgumentError("tune", "MS_CACHE", rule, "''", "MS_DATABASE=tuned.sqlite3")
-    session = Session(store(path), chosen(), seconds, watch)
-    outcomes = session.tune(lower(graph, chosen(), donated, Fixed()), again)
+    session = Session(store(path), fitted(path), seconds, watch)
+    outcomes = session.tune(lower(graph, session.target, donated, Fixed()), again)
     outcomes = session.believed(graph, outcomes, learned_chooser(path))
     return outcomes + session.tune_whole(graph, learned_chooser(path), again)
 
@@ -159,7 +159,7 @@ class Session:
         for site in [d.site for d in lowered.whole if (d.site.kind, d.site.problem) not in known]:
             bench = whole_bench(graph, lowered, self.target)
             names = [site.default, *[name for name in site.candidates if name != site.default]]
-            pieces = bench.pieces({name: replace(lowered.program, work=site.candidates[name]) for name in names})
+            pieces = bench.pieces({name: replace(lowered.program, told=site.candidates[name]) for name in names})
             default = pieces[site.default]
             assert default is not None  # it is what runs without a tuner
             winner, gain = max([_judged(bench, default, pieces[name]) for name in names], key=lambda judged: judged[1])

@@ -4,8 +4,8 @@
       for each row tile of the task:             is packed by the task, or was packed by a kernel before
         for each of the few: for k: acc += left · right          MR × NR accumulators, in registers
 
-With this you can ask for `candidates` of a product, what each would `cost` (a rough count of cycles of one core, from facts of
-the target), and which the heuristic takes (`blocking`). No choice changes a bit of the result.
+With this you can ask for `candidates` of a product, what each would `cost` (a rough count of cycles of one core, from the
+target's table of costs), and which the heuristic takes (`blocking`). No choice changes a bit of the result.
 """
 
 from __future__ import annotations
@@ -24,38 +24,6 @@ SHARES = (2, 8)  # threads that tasks are to be dealt to evenly
 MIN_DEEP = 2048  # a shorter k is not worth kernels of their own for its chunks, unless measured
 WAYS = 8  # of a second-level cache: lines that lie its size / WAYS apart share a set of so many
 NEAR_BYTES = 128 << 10  # panels that a row tile goes through before the next tile
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Cycles that the parts of a product take, by least squares from measured candidates of 35 products (decision 021)."""
-
-    multiply: float = 0.5  # a vector of multiply-adds
-    load: float = 0.5  # a vector or an element of an operand, at one k
-    chain: float = 5.8  # at least so many for a k: sums that wait for themselves
-    step: float = 0.3  # a k, beside those
-    left: float = 0.13  # a byte of a row tile, at each panel, when tile and panel leave the first-level cache
-    right: float = 0.005  # the same for a byte of a panel, at each row tile
-    crossing: float = 0.022  # the same for a panel in place, whose rows lie far apart: few sets of the first level hold them
-    colliding: float = 0.1  # the same where the second level holds no more of them
-    left_first: float = 0.036  # a byte of the left operand, when it comes from afar
-    right_first: float = 0.016  # the same for the right one
-    lines_first: float = 0.4  # more for a right one in place that no second level holds: a line of a row, then one far away
-    chunk: float = 24.0  # a chain
-    keep: float = 1.06  # a vector of sums of a chain, cleared and kept
-    finish: float = 1.05  # a vector of sums on the way to the result
-    row: float = 6.0  # a row of the tile, on that way
-    columns: float = 2.6  # an element of a left operand that is copied across
-    rows: float = 0.4  # the same along
-    pack: float = 5.4  # a vector of a panel, packed by the task
-    pack_across: float = 15.0  # the same when it lies across
-    kernel: float = 13.0  # a vector of a panel, packed by a kernel before
-    kernel_across: float = 22.0  # the same when it lies across
-    barrier: float = 3700.0  # a kernel more
-    task: float = 500.0
-
-
-RATES = Rates()
 
 
 @dataclass(frozen=True)
@@ -169,59 +137,63 @@ def _parts(whole: int) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def cost(e: Extents, b: Blocking, target: Target, rates: Rates = RATES, shares: tuple[int, ...] = SHARES) -> float:
+def cost(e: Extents, b: Blocking, target: Target, shares: tuple[int, ...] = SHARES) -> float:
     """Cycles that the product takes, summed over teams of so many threads."""
+    costs = target.costs
     each = max(1, LANES * e.dtype.itemsize // target.vector_bytes)  # registers of one vector
     tiles, panels = -(-e.m // b.rows), -(-e.n // b.columns)
     tasks = e.batch * -(-tiles // b.tiles) * -(-panels // b.panels)
     if b.deep:
         chunk = replace(e, batch=e.batch * e.chunks, k=-(-e.k // e.chunks), chunks=1, of_right=e.of_right * e.chunks,
                         way="place" if e.way == "columns" else e.way)
-        sums = e.batch * tiles * panels * _ends(e, b, each, rates)
-        return cost(chunk, replace(b, deep=False), target, rates, shares) + sum([sums / n + rates.barrier for n in shares])
-    task = b.tiles * b.panels * (e.k * _step(e, b, each, target, rates) + _ends(e, b, each, rates)) \
-        + _first(e, b, each, target, rates) + rates.task
+        sums = e.batch * tiles * panels * _ends(e, b, each, target)
+        return cost(chunk, replace(b, deep=False), target, shares) + sum([sums / n + costs.barrier for n in shares])
+    task = b.tiles * b.panels * (e.k * _step(e, b, each, target) + _ends(e, b, each, target)) \
+        + _first(e, b, each, target) + costs.task
     total = task * sum([-(-tasks // n) for n in shares])  # those of the slowest thread
     if b.right == "kernel" and not e.repeated:
-        packed = e.of_right * panels * e.k * b.vectors * each * (rates.kernel if e.direct else rates.kernel_across)
-        total += sum([packed / n + rates.barrier for n in shares])
+        packed = e.of_right * panels * e.k * b.vectors * each * (costs.kernel if e.direct else costs.kernel_across)
+        total += sum([packed / n + costs.barrier for n in shares])
     return total
 
 
-def _step(e: Extents, b: Blocking, each: int, target: Target, rates: Rates) -> float:
+def _step(e: Extents, b: Blocking, each: int, target: Target) -> float:
     """Cycles of one k of a register tile."""
+    costs = target.costs
     size, registers = e.dtype.itemsize, b.vectors * each
     left, right = b.rows * size, b.columns * size
     loads = b.rows * (2 if e.way == "bases" and b.rows > 8 else 1) + registers
-    cycles = max(b.rows * registers * rates.multiply, loads * rates.load, rates.chain) + rates.step
+    cycles = max(b.rows * registers * costs.multiply, loads * costs.load, costs.chain) + costs.step
     if b.right == "place" and e.k * max(e.stride, right) > target.l1_bytes // 2:
         colliding = e.k * math.gcd(e.stride, target.l2_bytes // WAYS) > target.l2_bytes
-        cycles += right * (rates.colliding if colliding else rates.crossing)
+        cycles += right * (costs.colliding if colliding else costs.crossing)
     if e.k * right > target.l1_bytes // 2:
-        cycles += right * rates.right
+        cycles += right * costs.right
     if e.k * (left + right) > target.l1_bytes // 2:
-        cycles += left * rates.left
+        cycles += left * costs.left
     return cycles
 
 
-def _first(e: Extents, b: Blocking, each: int, target: Target, rates: Rates) -> float:
+def _first(e: Extents, b: Blocking, each: int, target: Target) -> float:
     """Cycles in which a task meets its operands for the first time, and copies what it copies."""
+    costs = target.costs
     left, right = b.tiles * b.rows * e.k, b.panels * e.k * b.columns  # elements
     size = e.dtype.itemsize
     again = -(-right * size // NEAR_BYTES) if left * size > target.l2_bytes // 2 else 1
-    cycles = left * size * again * rates.left_first + right * size * rates.right_first
+    cycles = left * size * again * costs.left_first + right * size * costs.right_first
     if b.right == "place" and e.of_right * e.n * e.k * size > target.l2_bytes:
-        cycles += right * size * rates.lines_first
+        cycles += right * size * costs.lines_first
     if e.way in COPIED:
-        cycles += left * (rates.columns if e.way == "columns" else rates.rows)
+        cycles += left * (costs.columns if e.way == "columns" else costs.rows)
     if b.right == "task":
-        cycles += right // LANES * each * (rates.pack if e.direct else rates.pack_across)
+        cycles += right // LANES * each * (costs.pack if e.direct else costs.pack_across)
     return cycles
 
 
-def _ends(e: Extents, b: Blocking, each: int, rates: Rates) -> float:
+def _ends(e: Extents, b: Blocking, each: int, target: Target) -> float:
     """Cycles of a register tile beside its steps: clearing, keeping the chunks, and what follows."""
+    costs = target.costs
     registers = b.rows * b.vectors * each
     direct = e.chunks == 1 and e.plain and e.m % b.rows == 0 and e.n % b.columns == 0
-    finish = 0.0 if direct else registers * (1 + e.chunks) * rates.finish + rates.row * b.rows
-    return e.chunks * (rates.chunk + registers * rates.keep) + finish
+    finish = 0.0 if direct else registers * (1 + e.chunks) * costs.finish + costs.row * b.rows
+    return e.chunks * (costs.chunk + registers * costs.keep) + finish

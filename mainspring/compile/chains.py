@@ -11,23 +11,22 @@ from __future__ import annotations
 
 import math
 
-from mainspring.compile.contraction import STRIP_ROWS, chunk_count
+from mainspring.compile.contraction import chunk_count
 from mainspring.compile.dots import DOTS
 from mainspring.compile.few import RUN, TASKS
 from mainspring.compile.simplify import rewrite
+from mainspring.compile.target.costs import Costs
 from mainspring.ir.graph import Graph, Node, node
 from mainspring.ir.op import OPS
 from mainspring.ops.contract import accumulator
 
-SOME, MANY = 32, 1 << 17  # rows up to which it is worth it, too, for a right operand of so many elements, which no cache holds
 
-
-def split_few_rows(of: Graph) -> Graph:
+def split_few_rows(of: Graph, costs: Costs) -> Graph:
     """contract -> chains and their sum, where one side has few rows and too few columns to be tasks enough."""
-    return rewrite(of, lambda n: _split(n) if n.op.name == "contract" else None)
+    return rewrite(of, lambda n: _split(n, costs) if n.op.name == "contract" else None)
 
 
-def _split(n: Node) -> Node | None:
+def _split(n: Node, costs: Costs) -> Node | None:
     a, b = n.inputs
     inputs, out = n.static["spec"].split("->")
     la, lb = inputs.split(",")
@@ -39,7 +38,7 @@ def _split(n: Node) -> Node | None:
     rows, columns = sorted(math.prod(m for c, m in zip(own, x.shape, strict=True) if c not in other)
                            for own, x, other in ((la, a, lb), (lb, b, la)))
     batch = n.type.size // (rows * columns)  # type: ignore[union-attr]
-    few = rows <= STRIP_ROWS or (rows <= SOME and columns * k >= MANY)
+    few = rows <= costs.strip_rows or (rows <= costs.chain_rows and columns * k >= costs.chain_elements)
     if chunks == 1 or k % (chunks * _grain(n)) or not few or batch * -(-columns // RUN) >= TASKS:
         return None
     static = {"spec": n.static["spec"], "dtype": accumulator(n.dtype), "chunks": chunks}

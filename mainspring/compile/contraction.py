@@ -45,8 +45,6 @@ from mainspring.ops.movement import ravel, unravel
 from mainspring.types.dtype import DType, int64
 
 MAX_CHUNKS, MIN_CHUNK = 8, 128
-NARROW_ROWS = 64  # from so many rows on, a panel of few columns is still faster than a strip of them
-STRIP_ROWS = 3  # up to this many rows, packing costs more than it brings
 
 
 def chunk_count(k: int) -> int:
@@ -180,15 +178,15 @@ class Contraction:
 
     def kernels(self) -> tuple[list[Kernel], list[Buffer]]:
         if self._is_thin():
-            streams = self.m <= STRIP_ROWS and min(self.n, self.k) >= LANES and self.dot is None
+            streams = self.m <= self.target.costs.strip_rows and min(self.n, self.k) >= LANES and self.dot is None
             return [(few_rows(self) if streams else None) or self._strip()], []
         return self._tiled()
 
     def _is_thin(self) -> bool:
         """Whether packing costs more than it brings."""
-        if self._narrow(self.dims.domain, self.dims.columns) and self.m >= NARROW_ROWS and self.k >= 4:
+        if self._narrow(self.dims.domain, self.dims.columns) and self.m >= self.target.costs.narrow_rows and self.k >= 4:
             return False
-        return self.m <= STRIP_ROWS or self.n < LANES // 2 or self.k < 4
+        return self.m <= self.target.costs.strip_rows or self.n < LANES // 2 or self.k < 4
 
     # ---------------------------------------------------------------------------------------------------- strips
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from mainspring.compile.inline import Element, at_flat, flat_index, is_virtual, moves_only, space_of
+from mainspring.compile.target.costs import Costs
 from mainspring.ir import scalar as s
 from mainspring.ir.graph import CONSTANT, INPUT, ITEM, Graph, Node, users
 from mainspring.ir.op import Space
@@ -30,7 +31,6 @@ from mainspring.types.shape import TensorType
 MAX_MEMBERS = 96
 MAX_FOLDS = 4  # reductions that one kernel does side by side
 INLINE_DEPTH = 8  # elementwise nodes of single use that are computed inside the reduction that reads them
-AGAIN_FLOPS = 48  # work an element up to which a value of one reader is computed again rather than stored and read
 FEW_ROWS, SMALL = 16, 16384  # a row kernel has one task a row: with fewer rows than this, only small domains are fused
 
 
@@ -128,8 +128,8 @@ def _padded(v: Node) -> list[Node]:
 class Fuser:
     """Groups the values of one graph."""
 
-    def __init__(self, graph: Graph, updated: Collection[Node] = ()):
-        self.graph, self.updated = graph, updated
+    def __init__(self, graph: Graph, costs: Costs, updated: Collection[Node] = ()):
+        self.graph, self.costs, self.updated = graph, costs, updated
         self.nodes = graph.nodes()
         self.readers = users(graph)
         self.forced = self._forced()
@@ -406,7 +406,7 @@ class Fuser:
         for v in sorted(wanted, key=order.__getitem__):
             if self.kinds.get(v) != "map" or v in self.forced or {"contract", "template"} & set(outside[v].values()):
                 continue
-            most = AGAIN_FLOPS if len(outside[v]) == 1 else 2
+            most = self.costs.again_flops if len(outside[v]) == 1 else 2
             recipe = _Recipe(self, self.group_of[v], wanted, v.type.size)  # type: ignore[union-attr]
             if recipe.add(v) and recipe.flops <= most and (len(recipe.large) == 1 or self._moves(v, wanted)):
                 self.again.update(recipe.made)

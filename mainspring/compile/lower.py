@@ -28,11 +28,12 @@ from mainspring.compile.hoist import hoist
 from mainspring.compile.loopnest import Nest, map_kernel, row_kernel
 from mainspring.compile.loops import Buffer, For, Kernel, Store, Write, load
 from mainspring.compile.memory import BranchSteps, LoopSteps, RepeatSteps, Run, Slot, Step, View, plan
-from mainspring.compile.program import ALONE_NS, Program
+from mainspring.compile.program import Program
 from mainspring.compile.reductions import reduce_kernel
 from mainspring.compile.schedule import schedule
 from mainspring.compile.sites import team_site
 from mainspring.compile.target import Target
+from mainspring.compile.target.costs import COSTS, Costs
 from mainspring.compile.template import Call, Rounds
 from mainspring.compile.templates import TEMPLATES
 from mainspring.compile.update import update_kernel, updated
@@ -42,29 +43,30 @@ from mainspring.ir.verify import verify
 from mainspring.types.dtype import int64
 from mainspring.types.shape import TensorType
 
-UNSURE = 16  # within such a factor of ALONE_NS, nobody knows whether the team is worth waking
-# rough rates of one core, to tell small programs from large ones: bytes in the caches, flops of register tiles and of the rest
-BYTES_PER_NS, PRODUCT_PER_NS, FLOPS_PER_NS = 24.0, 60.0, 30.0
-
-PASSES = (
-    ("inline", lambda graph: simplify.inline(graph, frozenset(TEMPLATES))),
-    ("simplify", simplify.simplify),
-    ("fold constants", simplify.fold_constants),
-    ("split reductions", simplify.split_reductions),
-    ("split products of few rows", split_few_rows),
-    ("split spread windows", windows.split_spread),
-    ("pad windows", windows.pad_windows),
-    ("share padding", windows.share_padding),
-    ("simplify again", simplify.simplify),
-)
+UNSURE = 16  # within such a factor of `Costs.wake_ns`, nobody knows whether the team is worth waking
 
 
-def prepare(graph: Graph) -> Graph:
+def passes(costs: Costs) -> tuple[tuple[str, Callable[[Graph], Graph]], ...]:
+    """The passes from graph to graph, by name, in order."""
+    return (
+        ("inline", partial(simplify.inline, kept=frozenset(TEMPLATES))),
+        ("simplify", simplify.simplify),
+        ("fold constants", simplify.fold_constants),
+        ("split reductions", simplify.split_reductions),
+        ("split products of few rows", partial(split_few_rows, costs=costs)),
+        ("split spread windows", windows.split_spread),
+        ("pad windows", windows.pad_windows),
+        ("share padding", windows.share_padding),
+        ("simplify again", simplify.simplify),
+    )
+
+
+def prepare(graph: Graph, costs: Costs = COSTS["avx2"]) -> Graph:
     """All passes from graph to graph, each verified when MS_VERIFY asks for it."""
     level = flags.verify()
     if level >= 1:
         verify(graph)
-    for name, pass_ in PASSES:
+    for name, pass_ in passes(costs):
         graph = pass_(graph)
         if level >= 2:
             verify(graph, after=name)
@@ -110,8 +112,8 @@ def lower(graph: Graph, target: Target, donated: Sequence[int] = (), chooser: Ch
     steps = lowering.region(graph, [View(x) for x in inputs], [View(x) for x in outputs], donated=donated)
     types = dict(zip([*inputs, *outputs], [*graph.input_types, *graph.output_types], strict=True))
     steps, aliases = reuse_donated(steps, [inputs[i] for i in donated], outputs, types)
-    program, whole = plan(schedule(steps), lowering.bases, lowering.work), Decide(chooser)
-    if ALONE_NS / UNSURE < program.work < ALONE_NS * UNSURE:
+    program, whole = plan(schedule(steps), lowering.bases, lowering.work, target.costs), Decide(chooser)
+    if target.costs.wake_ns / UNSURE < program.work < target.costs.wake_ns * UNSURE:
         told = whole(program.alone, lambda: team_site(f"program of {len(graph.nodes())} nodes", graph.digest, program.work,
                                                       program.alone))
         program = program if told == program.alone else replace(program, told=told)
@@ -141,6 +143,10 @@ class _Lowering:
             self.bases += 1
         return self.slots[node]
 
+    def prepared(self, graph: Graph) -> Graph:
+        """See `prepare`."""
+        return prepare(graph, self.target.costs)
+
     def fresh(self) -> str:
         """A name for a counter of a repeat."""
         self.counter += 1
@@ -149,7 +155,7 @@ class _Lowering:
     def region(self, graph: Graph, inputs: Sequence[View], outputs: Sequence[View], repeated: bool = False,
                donated: Sequence[int] = ()) -> list[Step]:
         """The steps that compute `graph` from `inputs` into `outputs`; results may take over the inputs at `donated`."""
-        return _Region(self, prepare(graph), inputs, outputs, repeated, donated).steps()
+        return _Region(self, self.prepared(graph), inputs, outputs, repeated, donated).steps()
 
 
 class _Region:
@@ -168,7 +174,7 @@ class _Region:
 
     def steps(self) -> list[Step]:
         """Fuse, then lower each group."""
-        fuser = Fuser(self.graph, self.updated)
+        fuser = Fuser(self.graph, self.lowering.target.costs, self.updated)
         groups = fuser.run()
         for node, view in zip(self.graph.outputs, self.outputs, strict=True):
             if node.op not in (INPUT, CONSTANT) and node not in self.views:
@@ -207,7 +213,9 @@ class _Region:
         self.result.append(Run(kernel, views))
         moved = sum(p.size * p.dtype.itemsize for p in kernel.params)
         product = any([b.kind == "register" for b in kernel.scratch])
-        self.lowering.work += moved / BYTES_PER_NS + kernel.flops / (PRODUCT_PER_NS if product else FLOPS_PER_NS)
+        costs = self.lowering.target.costs
+        rate = costs.product_flops_per_ns if product else costs.flops_per_ns
+        self.lowering.work += moved / costs.bytes_per_ns + kernel.flops / rate
 
     def copy(self, source: View, target: View, type_: TensorType) -> None:
         """Add a copy between two views."""
@@ -318,7 +326,7 @@ class _Region:
         outs = [View(y.slot, y.offset, (*y.strides, (var, t.nbytes)))
                 for y, t in zip(stacked, types[st["carry"]:], strict=True)]
         following = [View(Slot(t.nbytes)) for t in types[: st["carry"]]]
-        inner = _Region(self.lowering, prepare(body), [*consts, *carried, *slices], [*following, *outs], True)
+        inner = _Region(self.lowering, self.lowering.prepared(body), [*consts, *carried, *slices], [*following, *outs], True)
         inner.steps()
         for source, target, t in zip(following, carried, types, strict=False):
             inner.copy(source, target, t)
@@ -334,7 +342,7 @@ class _Region:
         flag = View(Slot(1))
         tested = self._inner(test, [*consts, *results], [flag])
         following = [View(Slot(t.nbytes)) for t in body.output_types]
-        inner = _Region(self.lowering, prepare(body), [*consts, *results], following, True)
+        inner = _Region(self.lowering, self.lowering.prepared(body), [*consts, *results], following, True)
         inner.steps()
         for source, target, t in zip(following, results, body.output_types, strict=True):
             inner.copy(source, target, t)

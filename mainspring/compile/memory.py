@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from mainspring.compile.loops import Kernel
 from mainspring.compile.program import ARENA, Barrier, Branch, Instr, Launch, Loop, Program, Ref, Repeat
+from mainspring.compile.target.costs import COSTS, Costs
 
 ALIGN = 64
 MANY = 4000  # slots from which on places are looked for in one order only
@@ -209,7 +210,7 @@ def _first_fit(slots: Sequence[_Placed]) -> tuple[dict[Slot, int], int]:
     return offsets, max([end for _, end, _, _ in taken], default=0)
 
 
-def plan(steps: Sequence[Step], bases: int, work: float) -> Program:
+def plan(steps: Sequence[Step], bases: int, work: float, costs: Costs = COSTS["avx2"]) -> Program:
     """The program of `steps`."""
     planner = _Planner()
     planned = planner.steps(steps)
@@ -236,4 +237,4 @@ def plan(steps: Sequence[Step], bases: int, work: float) -> Program:
                 result.append(Branch(ref(step.flag), emit(inner[0]), emit(inner[1])))  # type: ignore[index]
         return tuple(result)
 
-    return Program(emit(planned), bases, arena, work)
+    return Program(emit(planned), bases, arena, work, costs=costs)

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mainspring.compile.loops import Kernel, show_kernel
+from mainspring.compile.target.costs import COSTS, Costs
 
 ARENA = -1
 TIMED_THREADS = 64
-# nanoseconds of work below which the caller's thread is done before a team would be: what waking one costs, and a barrier
-ALONE_NS, BARRIER_NS = 50_000, 6_000
 
 
 @dataclass(frozen=True)
@@ -95,11 +94,14 @@ class Program:
     work: float
     timed: bool = False
     told: bool | None = None
+    costs: Costs = COSTS["avx2"]
 
     @property
     def alone(self) -> bool:
         """Whether it is to run on the caller's thread: the team would lose more by waking and waiting than it brings."""
-        return self.work < ALONE_NS + BARRIER_NS * barriers(self.instrs) if self.told is None else self.told
+        if self.told is not None:
+            return self.told
+        return self.work < self.costs.wake_ns + self.costs.barrier_ns * barriers(self.instrs)
 
 
 def barriers(instrs: tuple[Instr, ...]) -> int:

@@ -15,6 +15,7 @@ from mainspring.ir.graph import Graph
 
 if TYPE_CHECKING:
     from mainspring.compile.choose import Chooser
+    from mainspring.compile.target import Target
     from mainspring.runtime.executable import Executable
     from mainspring.runtime.profiler import Profile
 
@@ -24,6 +25,9 @@ class Tuning(Protocol):
 
     def chooser(self) -> Chooser:
         """Who decides where nobody is named: whatever was learned on this machine, or the heuristic."""
+
+    def target(self) -> Target:
+        """The machine to compile for, with the costs that were fitted on it, if any."""
 
     def tune(self, graph: Graph, donated: Sequence[int], seconds: float) -> None:
         """Measure, for at most so long, what is not known yet about the decisions in `graph`."""

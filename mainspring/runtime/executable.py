@@ -280,11 +280,11 @@ _built: WeakValueDictionary[Any, Executable] = WeakValueDictionary()
 
 def build(graph: Graph, donated: Sequence[int] = ()) -> Executable:
     """The executable of `graph` whose inputs at positions `donated` may be overwritten, as the chooser in force decides."""
-    backend, chooser = flags.backend(), chooser_in_force()
-    key = (graph.digest, tuple(donated), backend, flags.target(), chooser.key)
+    backend, chooser, target = flags.backend(), chooser_in_force(), target_in_force()
+    key = (graph.digest, tuple(donated), backend, flags.target(), target.costs.key, chooser.key)
     found = _built.get(key)
     if found is None:
-        found = _built[key] = _make(graph, tuple(donated), backend, chooser)
+        found = _built[key] = _make(graph, tuple(donated), backend, target, chooser)
     return found
 
 
@@ -294,13 +294,19 @@ def chooser_in_force() -> Chooser:
     return named or (HEURISTIC if learned is None else learned.chooser())
 
 
-def _make(graph: Graph, donated: tuple[int, ...], backend: str, chooser: Chooser) -> Executable:
+def target_in_force() -> Target:
+    """The machine that MS_TARGET names, with what was learned of its costs."""
+    learned = tuning()
+    return chosen() if learned is None else learned.target()
+
+
+def _make(graph: Graph, donated: tuple[int, ...], backend: str, target: Target, chooser: Chooser) -> Executable:
     if backend == "reference":
         return ReferenceExecutable(graph, donated)
     if backend == "python":
-        return PythonExecutable(graph, lower(graph, chosen(), donated, chooser), donated)
+        return PythonExecutable(graph, lower(graph, target, donated, chooser), donated)
     started = time.perf_counter()
-    source = _Source(graph, chosen(), donated, chooser)
+    source = _Source(graph, target, donated, chooser)
     key = source.key("program", source.decided())
     stored = kernel_cache.get(key) if flags.debug() < 2 else None
     if stored is not None:
@@ -319,7 +325,8 @@ def _make(graph: Graph, donated: tuple[int, ...], backend: str, chooser: Chooser
 @dataclass
 class _Source:
     """What a program is compiled from. A program is kept under what deviates from the heuristic: a chooser that has learned
-    something else compiles only what comes out otherwise."""
+    something else compiles only what comes out otherwise. The costs that lead the heuristic are part of the key.
+    """
 
     graph: Graph
     target: Target
@@ -328,7 +335,8 @@ class _Source:
 
     def key(self, *what: str) -> str:
         """The key of an entry of the disk cache about this graph."""
-        return kernel_cache.digest(f"graph {self.graph.digest} donated {self.donated}", self.target.key, *what)
+        machine = self.target.key, self.target.costs.key
+        return kernel_cache.digest(f"graph {self.graph.digest} donated {self.donated}", *machine, *what)
 
     @cached_property
     def lowered(self) -> Lowered:

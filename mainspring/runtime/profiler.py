@@ -21,10 +21,9 @@ from mainspring.compile.canonical import canonical
 from mainspring.compile.loops import Kernel
 from mainspring.compile.lower import lower
 from mainspring.compile.program import TIMED_THREADS, Instr, Launch, Repeat, launches
-from mainspring.compile.target import chosen
 from mainspring.ir.bind import Value
 from mainspring.ir.graph import Graph
-from mainspring.runtime.executable import NativeExecutable, chooser_in_force, private
+from mainspring.runtime.executable import NativeExecutable, chooser_in_force, private, target_in_force
 from mainspring.runtime.native import NativeProgram
 
 _CLOCK = """
@@ -73,7 +72,7 @@ class Profile:
 
 def profile(graph: Graph, values: Sequence[Value], donated: Sequence[int] = (), runs: int = 10) -> Profile:
     """Run the native program of `graph` on `values` and measure each kernel; `values` stay whole, donated or not."""
-    lowered = lower(graph, chosen(), donated, chooser_in_force())
+    lowered = lower(graph, target_in_force(), donated, chooser_in_force())
     program = replace(lowered.program, bases=lowered.program.bases + 1, timed=True)
     every = list(launches(program.instrs))
     cycles = np.zeros((len(every), TIMED_THREADS), np.int64)

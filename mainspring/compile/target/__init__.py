@@ -13,6 +13,7 @@ import llvmlite.binding as llvm
 
 from mainspring.base import flags
 from mainspring.base.errors import ArgumentError
+from mainspring.compile.target.costs import COSTS, Costs
 from mainspring.types.dtype import DType
 
 
@@ -29,6 +30,8 @@ class Target:
         vector_bytes: width of one of them, in bytes.
         has: the instruction sets that kernels ask for, of "avx2", "avx512", "vnni", "bf16", "neon", "dotprod".
         l1_bytes, l2_bytes: caches of one core that kernels may count on.
+        costs: what work costs on it. Unlike the rest, this leads decisions alone, and what is written for a target is right on
+            any machine that has its instructions.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Target:
     has: frozenset[str] = frozenset()
     l1_bytes: int = 32 << 10
     l2_bytes: int = 512 << 10
+    costs: Costs = COSTS["avx2"]
 
     def accumulators(self, dtype: DType) -> int:
         """16-lane accumulators of `dtype` that fit in three quarters of the vector registers."""
@@ -53,7 +57,7 @@ class Target:
 
     @property
     def key(self) -> str:
-        """What a cached object depends on."""
+        """What compiled code depends on, beside what it was written from."""
         return f"{self.triple}/{self.cpu}/{self.features}"
 
 
@@ -65,12 +69,14 @@ TARGETS: dict[str, Target] = {
     t.name: t
     for t in (
         Target("x86-64-v3", "x86_64-unknown-linux-gnu", "x86-64-v3", _X86_V3, 16, 32, frozenset({"avx2"})),
-        Target("x86-64-v4", "x86_64-unknown-linux-gnu", "x86-64-v4", _X86_V4, 32, 64, frozenset({"avx2", "avx512"})),
+        Target("x86-64-v4", "x86_64-unknown-linux-gnu", "x86-64-v4", _X86_V4, 32, 64, frozenset({"avx2", "avx512"}),
+               costs=COSTS["avx512"]),
         Target("x86-64-v4-bf16", "x86_64-unknown-linux-gnu", "cooperlake", _X86_V4 + _X86_VNNI, 32, 64,
-               frozenset({"avx2", "avx512", "vnni", "bf16"})),
-        Target("aarch64", "aarch64-unknown-linux-gnu", "generic", "+neon,+fp-armv8", 32, 16, frozenset({"neon"})),
+               frozenset({"avx2", "avx512", "vnni", "bf16"}), costs=COSTS["avx512"]),
+        Target("aarch64", "aarch64-unknown-linux-gnu", "generic", "+neon,+fp-armv8", 32, 16, frozenset({"neon"}),
+               costs=COSTS["neon"]),
         Target("aarch64-dotprod", "aarch64-unknown-linux-gnu", "generic", "+neon,+fp-armv8,+dotprod", 32, 16,
-               frozenset({"neon", "dotprod"})),
+               frozenset({"neon", "dotprod"}), costs=COSTS["neon"]),
     )
 }
 
@@ -93,7 +99,8 @@ def native() -> Target:
         registers, width, has = 32, 16, has | {"neon"}
     else:
         registers, width = (32, 64) if "avx512" in has else (16, 32 if "avx2" in has else 16)
-    return Target("native", triple, llvm.get_host_cpu_name(), features.flatten(), registers, width, frozenset(has))
+    costs = COSTS[next((name for name in ("neon", "avx512") if name in has), "avx2")]
+    return Target("native", triple, llvm.get_host_cpu_name(), features.flatten(), registers, width, frozenset(has), costs=costs)
 
 
 def by_name(name: str) -> Target:

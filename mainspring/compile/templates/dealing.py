@@ -18,13 +18,7 @@ from mainspring.compile.target import Target
 from mainspring.types.dtype import DType
 
 TEAMS = (2, 4)  # threads to think of
-ROUND = 8000  # cycles of a launch and a barrier, and of waiting for the slowest
 WORTH = 1.4  # by how much rounds must seem better: whoever stops one thread stops all
-TASK = 300  # cycles around a task
-TILE = 40  # cycles around the loop of a register tile
-CELL = 8  # cycles of a vector of units, beside the product
-LATENCY = 4  # cycles from one multiply-add of an accumulator to the next
-FAR, NEAR = 7.0, 3.0  # cycles of a line of weights that comes from beyond the second level, from beyond the first
 ALONE_ROWS = 8  # rows of a task that goes through all steps by itself, at most
 ROUND_ROWS = 48  # rows of a task in a round, at most
 
@@ -83,15 +77,17 @@ def _cost(target: Target, dtype: DType, size: tuple[int, int, int, bool], d: Dea
 def _step(target: Target, dtype: DType, size: tuple[int, int, int, bool], d: Deal, threads: int) -> float:
     """Cycles of a step of the slowest of so many threads."""
     _, units, gates, back = size
+    costs = target.costs
     each = max(1, LANES * dtype.itemsize // target.vector_bytes)  # registers of one vector
     k, columns = (gates * units, d.units) if back else (units, gates * d.units)
     tasks = -(-d.tasks // threads)
     of_thread = k * columns * dtype.itemsize * (-(-tasks // d.blocks) if d.rounds else 1)
-    line = FAR if of_thread > target.l2_bytes * 3 // 4 else NEAR if of_thread > target.l1_bytes // 2 else 1.0
+    far, near = of_thread > target.l2_bytes * 3 // 4, of_thread > target.l1_bytes // 2
+    line = costs.line_far if far else costs.line_near if near else 1.0
     vectors, heights = tile_heights(d.rows, columns, target.accumulators(dtype))
     panels = -(-columns // (vectors * LANES))
     weights = vectors * LANES * dtype.itemsize / 64 * line
-    chain = sum(max(rows * vectors * each / 2, LATENCY) for rows in heights)
-    ends = len(heights) * chunk_count(k) * TILE
-    task = panels * (k * max(chain, weights) + ends) + d.rows * -(-d.units // LANES) * each * CELL * gates + TASK
-    return WORTH * (tasks * task + ROUND) if d.rounds else tasks * task
+    chain = sum(max(rows * vectors * each * costs.multiply, costs.latency) for rows in heights)
+    ends = len(heights) * chunk_count(k) * costs.tile
+    task = panels * (k * max(chain, weights) + ends) + d.rows * -(-d.units // LANES) * each * costs.cell * gates + costs.task
+    return WORTH * (tasks * task + costs.round) if d.rounds else tasks * task

@@ -1,0 +1,104 @@
+"""What work costs on a machine: one table of facts, by which whoever decides how a kernel is made compares the ways.
+
+With this you can ask what a part of a kernel should take (`target.costs.pack`), and take a table apart into text and back
+(`Costs.to_text`, `Costs.from_text`). Whoever asks gets the table of the class of machine (`COSTS`), or the one that
+`mainspring tune --fit` has fitted on this very machine. Costs lead decisions, and no decision changes a bit of a result.
+
+Cycles unless a name says nanoseconds (`_ns`). A vector is `LANES` elements in a register; a wider one counts once a register.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+
+from mainspring.base.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The table of one machine. The defaults were fitted to measured candidates of 35 products with AVX2 (decision 021)."""
+
+    # products (`blocking`)
+    multiply: float = 0.5  # a vector of multiply-adds
+    load: float = 0.5  # a vector or an element of an operand, at one k
+    chain: float = 5.8  # at least so many for a k: sums that wait for themselves
+    step: float = 0.3  # a k, beside those
+    left: float = 0.13  # a byte of a row tile, at each panel, when tile and panel leave the first-level cache
+    right: float = 0.005  # the same for a byte of a panel, at each row tile
+    crossing: float = 0.022  # the same for a panel in place, whose rows lie far apart: few sets of the first level hold them
+    colliding: float = 0.1  # the same where the second level holds no more of them
+    left_first: float = 0.036  # a byte of the left operand, when it comes from afar
+    right_first: float = 0.016  # the same for the right one
+    lines_first: float = 0.4  # more for a right one in place that no second level holds: a line of a row, then one far away
+    chunk: float = 24.0  # a chain
+    keep: float = 1.06  # a vector of sums of a chain, cleared and kept
+    finish: float = 1.05  # a vector of sums on the way to the result
+    row: float = 6.0  # a row of the tile, on that way
+    columns: float = 2.6  # an element of a left operand that is copied across
+    rows: float = 0.4  # the same along
+    pack: float = 5.4  # a vector of a panel, packed by the task
+    pack_across: float = 15.0  # the same when it lies across
+    kernel: float = 13.0  # a vector of a panel, packed by a kernel before
+    kernel_across: float = 22.0  # the same when it lies across
+
+    # tasks and kernels
+    task: float = 500.0
+    barrier: float = 3700.0  # a kernel more
+
+    # sweeps of recurrent layers (`templates.dealing`)
+    latency: float = 4.0  # from one multiply-add of a sum to the next
+    round: float = 8000.0  # a launch and a barrier, and waiting for the slowest
+    tile: float = 40.0  # around the loop of a register tile
+    cell: float = 8.0  # a vector of units, beside the product
+    line_near: float = 3.0  # a line of weights that comes from beyond the first-level cache
+    line_far: float = 7.0  # the same from beyond the second
+
+    # products of few rows (`contraction`, `chains`)
+    strip_rows: float = 3.0  # up to so many rows, packing costs more than it brings
+    narrow_rows: float = 64.0  # from so many rows on, a panel of few columns is still faster than a strip of them
+    chain_rows: float = 32.0  # up to so many, chains of k are tasks of their own …
+    chain_elements: float = 131072.0  # … for a right operand of so many elements, which no cache holds
+
+    # whole programs
+    again_flops: float = 48.0  # an element's work up to which it is done again, rather than its result written and read
+    wake_ns: float = 50_000.0  # work below which the caller's thread is done before a team would be, …
+    barrier_ns: float = 6_000.0  # … and for each barrier that the team would meet
+    bytes_per_ns: float = 24.0  # in the caches
+    product_flops_per_ns: float = 60.0  # in register tiles
+    flops_per_ns: float = 30.0  # elsewhere
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not (isinstance(value, float | int) and not isinstance(value, bool) and 0 < value < math.inf):
+                raise ArgumentError("Costs", name, "must be a positive number", repr(value), f"{name}=1.0")
+
+    @cached_property
+    def key(self) -> str:
+        """Text that differs between tables."""
+        return hashlib.sha256(self.to_text().encode()).hexdigest()[:16]
+
+    def to_text(self) -> str:
+        """All costs as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str | bytes) -> Costs:
+        """The table that `to_text` wrote; raises ArgumentError for any other text, and for one with other names."""
+        rule = "must be what to_text wrote"
+        try:
+            found = json.loads(text)
+        except ValueError as error:
+            raise ArgumentError("Costs.from_text", "text", rule, str(error)) from error
+        if not isinstance(found, dict) or set(found) != {f.name for f in fields(cls)}:
+            raise ArgumentError("Costs.from_text", "text", rule, repr(text)[:80], "the names of Costs, each with a number")
+        return cls(**found)
+
+
+_AVX2 = Costs()
+#: by class of machine. Of AVX-512 and NEON nothing was measured yet: their registers enter by their number and width, and what
+#: a register costs is about the same (two multiply-adds and two loads a cycle, four cycles of latency)
+COSTS: dict[str, Costs] = {"avx2": _AVX2, "avx512": _AVX2, "neon": _AVX2}
