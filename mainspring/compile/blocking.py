@@ -103,8 +103,7 @@ def candidates(e: Extents, target: Target) -> Iterator[Blocking]:
 def _deep(e: Extents, target: Target) -> Iterator[Blocking]:
     for rows, vectors in _tiles(e, target):
         tiles, panels = -(-e.m // rows), -(-e.n // (vectors * LANES))
-        for right in ("place", "kernel") if e.direct and e.n % (vectors * LANES) == 0 else ("kernel",):
-            yield from (Blocking(rows, vectors, t, panels, right, True) for t in _parts(tiles))
+        yield from (Blocking(rows, vectors, t, panels, "task", True) for t in _parts(tiles))
 
 
 def _whole(e: Extents, target: Target) -> Iterator[Blocking]:

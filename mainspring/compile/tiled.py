@@ -24,7 +24,7 @@ from mainspring.ops.movement import ravel, unravel
 from mainspring.types.dtype import int64
 
 PACK_BLOCK = 4096  # elements that a task of the packing kernel moves
-DEEP_BLOCK = 256  # rows of k that all row tiles of a task go through before the next: they stay in cache
+DEEP_BLOCK = 128  # rows of k that all row tiles of a task go through before the next: they stay in the first-level cache
 PACK_PANELS = 4  # panels of such a task where rows are contiguous across panels: a read then is some lines, not one
 ZERO = s.const(0, int64)
 
