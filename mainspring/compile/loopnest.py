@@ -26,11 +26,13 @@ from mainspring.compile.loops import (
     Stmt,
     Store,
     Write,
+    all_expressions,
     children,
     expressions,
     load,
 )
 from mainspring.compile.rename import substitute_vars
+from mainspring.compile.seams import cut
 from mainspring.compile.simplify import REDUCE_CHUNK
 from mainspring.compile.sites import task_site
 from mainspring.ir import scalar as s
@@ -152,8 +154,8 @@ def tasked(nest: Nest, group: Group, domain: tuple[int, ...], dims: list[Expr], 
     start = (task % chunks) * chunk
     stop = s.const(last, int64) if chunks == 1 else start + chunk if last % chunk == 0 else s.apply("min", start + chunk, last)
     body = substitute_vars(tuple(stmts), dict(zip(dims[:-1], places, strict=True)))
-    loop = For(dims[-1], start, stop, body, "vector")
-    return nest.kernel("map", outer * chunks, task, (loop,), group, flops=flops)
+    loops = cut(For(dims[-1], start, stop, body, "vector"))
+    return nest.kernel("map", outer * chunks, task, loops, group, flops=flops)
 
 
 def collapse(domain: tuple[int, ...], dims: Sequence[Expr], stmts: Sequence[Stmt]) -> tuple[int, ...]:
@@ -193,10 +195,6 @@ def collapse(domain: tuple[int, ...], dims: Sequence[Expr], stmts: Sequence[Stmt
         else:
             result.append(domain[k])
     return tuple(result)
-
-
-def _all_expressions(stmt: Stmt) -> list[Expr]:
-    return [*expressions(stmt), *(x for body in children(stmt) for inner in body for x in _all_expressions(inner))]
 
 
 def flops_of(stmts: Sequence[Stmt]) -> int:
@@ -307,7 +305,7 @@ class _Row:
         self.flops += flops_of(inner) + len(reductions)
         inner += ahead
         if not reductions:
-            return [For(self.col, s.const(0, int64), s.const(self.width, int64), tuple(inner), "vector")]
+            return [*cut(For(self.col, s.const(0, int64), s.const(self.width, int64), tuple(inner), "vector"))]
         folds, after = [], []
         for v in reductions:
             space = space_of(v)
@@ -321,7 +319,7 @@ class _Row:
         """While a row is computed with, the next one is brought near: the first pass over it would wait for memory."""
         if not LEAST_NEXT <= self.width <= REDUCE_CHUNK or self.group.size not in FAR:
             return []
-        loads = [x for stmt in before if isinstance(stmt, (For, Reduce)) for x in s.walk(*_all_expressions(stmt))
+        loads = [x for stmt in before if isinstance(stmt, (For, Reduce)) for x in s.walk(*all_expressions(stmt))
                  if x.op == "load" and x.args[0] is self.place]
         written = [self.nest.buffer_of(v) for v in self.group.stored if not self.is_row(v)]
         following = self.place + self.width

@@ -213,6 +213,11 @@ def expressions(stmt: Stmt) -> Iterator[Expr]:
         yield stmt.condition
 
 
+def all_expressions(stmt: Stmt) -> list[Expr]:
+    """The expressions that stand in `stmt`, at any depth."""
+    return [*expressions(stmt), *(x for body in children(stmt) for inner in body for x in all_expressions(inner))]
+
+
 def show_kernel(kernel: Kernel) -> str:
     """The kernel as indented text: the form that is hashed, cached and shown at MS_DEBUG=4."""
     params = ", ".join(f"{'*' if p in kernel.written else ''}{p!r}" for p in kernel.params)

@@ -422,7 +422,9 @@ def substitute(x: Expr, leaf: Callable[[Expr], Expr | None], memo: dict[Expr, Ex
 
 
 def rebuild(x: Expr, args: tuple[Expr, ...]) -> Expr:
-    """`x` with other arguments, simplified where it is index arithmetic."""
+    """`x` with other arguments, simplified where it is index arithmetic, and where a guard is decided."""
+    if x.op == "load" and len(args) == 3 and is_const(args[1]):
+        return make("load", args[:1], x.dtype, x.attr) if args[1].attr else args[2]
     simplifier = _SIMPLIFIERS.get(x.op)
     if simplifier is not None:
         return simplifier(*args)
@@ -431,6 +433,7 @@ def rebuild(x: Expr, args: tuple[Expr, ...]) -> Expr:
 
 _SIMPLIFIERS: dict[str, Callable[..., Expr]] = {
     "add": add, "sub": sub, "mul": mul, "floordiv": floordiv, "mod": mod, "where": where,
+    "and": lambda a, b: both(a, b) if a.dtype is bool_ else apply("and", a, b),
     "lt": lambda a, b: compare("lt", a, b), "le": lambda a, b: compare("le", a, b),
 }
 
