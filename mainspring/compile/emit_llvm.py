@@ -230,7 +230,8 @@ class _Emitter(Values):
         last_row, last_column = self.value(t.outer.stop), self.value(t.inner.stop)
 
         def block(rows: Chunk, columns: Chunk) -> None:
-            for r, column in enumerate(transposed(self.b, [row(rows, columns, r) for r in range(LANES)], itemsize)):
+            read = [row(rows, columns, r) for r in range(LANES)]
+            for r, column in enumerate(transposed(self.b, read, itemsize, self.target.vector_bytes)):
                 store(rows, columns, r, Value(self.b, column))
 
         def row(rows: Chunk, columns: Chunk, r: int) -> ir.Value:

@@ -67,37 +67,50 @@ def _few(loop: For) -> bool:
 
 
 def _along(x: Expr, j: Expr) -> bool:
-    """Whether `x` is a load of neighbours along `j`."""
-    return x.op == "load" and affine(x.args[0])[0].get(j) == 1
+    """Whether `x` is a load of neighbours along `j`: of elements, or of as many as fill a wider one."""
+    return x.op == "load" and affine(x.args[0])[0].get(j) == x.dtype.itemsize // x.attr.dtype.itemsize
 
 
-def transposed(b: ir.IRBuilder, rows: list[ir.Value], itemsize: int) -> list[ir.Value]:
-    """The columns of LANES rows of LANES elements."""
+def transposed(b: ir.IRBuilder, rows: list[ir.Value], itemsize: int, vector_bytes: int) -> list[ir.Value]:
+    """The columns of LANES rows of LANES elements, for registers of so many bytes."""
+    within = _LANE_BYTES // itemsize
     n = _BLOCK_BYTES // itemsize
+    wide = vector_bytes >= 2 * _BLOCK_BYTES and 2 * n <= LANES
     columns = []
     for c in range(0, LANES, n):
-        blocks = [_square(b, [_part(b, row, c, n) for row in rows[r : r + n]], _LANE_BYTES // itemsize)
-                  for r in range(0, LANES, n)]
+        blocks = [_square(b, _two_by_two(b, rows[r : r + 2 * n], within, c), within) for r in range(0, LANES, 2 * n)] if wide \
+            else [_square(b, [_part(b, row, c, n) for row in rows[r : r + n]], within) for r in range(0, LANES, n)]
         columns += [_joined(b, list(parts)) for parts in zip(*blocks, strict=True)]
     return columns
 
 
+def _two_by_two(b: ir.IRBuilder, rows: list[ir.Value], within: int, start: int) -> list[ir.Value]:
+    """Two lanes of a row and of the row `within` below it side by side, from element `start` on: a square of wide registers.
+
+    A load brings the second half beside the first, so that a stage of shuffles is saved.
+    """
+    n = 2 * within
+    picks = [*range(start, start + n), *range(LANES + start, LANES + start + n)]
+    upper = [r for r in range(len(rows)) if r % n < within]
+    return [_shuffle(b, rows[r], rows[r + within], picks) for r in upper]
+
+
 def _square(b: ir.IRBuilder, rows: list[ir.Value], within: int) -> list[ir.Value]:
-    """n rows of n elements transposed: in stages within lanes of so many elements, then by whole lanes."""
-    n, width = len(rows), 1
+    """Rows transposed: in stages within lanes of so many elements, then by whole lanes."""
+    n, width = rows[0].type.count, 1
     while width < within:
         lanes = [[base + i for i in range(within)] for base in range(0, n, within)]
         low, high = (_riffle(lanes, half, width, n) for half in (0, within // 2))
-        after: list[ir.Value] = [None] * n
-        for g in range(0, n, 2 * width):
+        after: list[ir.Value] = [None] * len(rows)
+        for g in range(0, len(rows), 2 * width):
             for p in range(width):
                 pair = rows[g + p], rows[g + p + width]
                 after[g + 2 * p], after[g + 2 * p + 1] = _shuffle(b, *pair, low), _shuffle(b, *pair, high)
         rows, width = after, 2 * width
-    half = n // 2
-    low, high = [*range(half), *range(n, n + half)], [*range(half, n), *range(n + half, 2 * n)]
+    half = len(rows) // 2
+    even, odd = ([i for i in range(2 * n) if i // within % 2 == which] for which in (0, 1))
     pairs = [(rows[i], rows[i + half]) for i in range(half)]
-    return [_shuffle(b, *pair, low) for pair in pairs] + [_shuffle(b, *pair, high) for pair in pairs]
+    return [_shuffle(b, *pair, even) for pair in pairs] + [_shuffle(b, *pair, odd) for pair in pairs]
 
 
 def _riffle(lanes: list[list[int]], half: int, width: int, n: int) -> list[int]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from mainspring._version import __version__
 from mainspring.base import flags
-from mainspring.tools.peak import Rate, measure, processor_caches
+from mainspring.compile.target.caches import caches
+from mainspring.tools.peak import Rate, measure
 from mainspring.tools.report import environment
 
 REQUIRED = ("numpy", "llvmlite", "ml_dtypes", "safetensors", "scipy", "typer", "rich", "jinja2")
@@ -46,7 +47,7 @@ def rows(measured: bool, memory: bool) -> Iterator[Row]:
     yield "python", f"{platform.python_version()} ({machine['system']}, {platform.machine()})"
     yield "processor", str(machine["processor"])
     yield from _target_rows()
-    yield "processor caches", ", ".join(processor_caches()) or "unknown"
+    yield "processor caches", ", ".join(map(str, caches())) or "unknown"
     yield "threads", f"{flags.threads()} of {os.cpu_count()} logical processors"
     if measured or memory:
         yield from _peak_rows(memory)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,10 @@ import numpy as np
 from mainspring.base import flags
 from mainspring.compile import codegen
 from mainspring.compile.target import Target, native
+from mainspring.compile.target.caches import caches
 from mainspring.runtime import team
 from mainspring.runtime.buffers import aligned
 
-_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _SMALLEST, _LARGEST = 64 << 20, 256 << 20  # bytes of an array that is streamed
 _LINE = 128  # bytes that one thread writes its result to
 _STREAM = 8  # vectors in a round of a stream
@@ -260,27 +259,9 @@ def _memory_rates(threads: int) -> dict[str, Rate]:
     return rates
 
 
-def processor_caches() -> list[str]:
-    """``["L1 data 48K", "L2 unified 1024K", ...]`` of one core, where the system tells."""
-    found = []
-    for index in sorted(_CACHES.glob("index*")) if _CACHES.is_dir() else []:
-        try:
-            level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
-        except OSError:
-            continue
-        found.append(f"L{level} {kind.lower()} {size}")
-    return found
-
-
 def _cached() -> int:
     """Bytes of all caches of a core but that of its instructions."""
-    return sum(_bytes(text.split()[-1]) for text in processor_caches() if "instruction" not in text)
-
-
-def _bytes(size: str) -> int:
-    """``"48K"`` as a number."""
-    scale = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(size[-1:], 1)
-    return int(size.rstrip("KMG") or 0) * scale
+    return sum([c.size for c in caches() if c.kind != "instruction"])
 
 
 # ----------------------------------------------------------------------------------------------------------- timing

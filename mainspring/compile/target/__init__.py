@@ -13,6 +13,7 @@ import llvmlite.binding as llvm
 
 from mainspring.base import flags
 from mainspring.base.errors import ArgumentError
+from mainspring.compile.target.caches import share
 from mainspring.compile.target.costs import COSTS, Costs
 from mainspring.types.dtype import DType
 
@@ -57,8 +58,8 @@ class Target:
 
     @property
     def key(self) -> str:
-        """What compiled code depends on, beside what it was written from."""
-        return f"{self.triple}/{self.cpu}/{self.features}"
+        """What compiled code depends on, beside what it was written from and the costs: instructions and caches."""
+        return f"{self.triple}/{self.cpu}/{self.features}/{self.l1_bytes}/{self.l2_bytes}"
 
 
 _X86_V3 = "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse4.2"
@@ -100,7 +101,15 @@ def native() -> Target:
     else:
         registers, width = (32, 64) if "avx512" in has else (16, 32 if "avx2" in has else 16)
     costs = COSTS[next((name for name in ("neon", "avx512") if name in has), "avx2")]
-    return Target("native", triple, llvm.get_host_cpu_name(), features.flatten(), registers, width, frozenset(has), costs=costs)
+    return Target("native", triple, llvm.get_host_cpu_name(), features.flatten(), registers, width, frozenset(has),
+                  _cache_bytes(1, 16 << 10, Target.l1_bytes), _cache_bytes(2, 256 << 10, Target.l2_bytes), costs)
+
+
+def _cache_bytes(level: int, least: int, usual: int) -> int:
+    """What a thread may count on in its cache of this level, as the system tells; `usual` where that cannot be true, as
+    virtual machines that make up a processor say."""
+    told = share(level)
+    return told if told is not None and least <= told <= 8 * least else usual
 
 
 def by_name(name: str) -> Target:

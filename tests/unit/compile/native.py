@@ -10,7 +10,7 @@ from llvmlite import ir
 from mainspring.compile import codegen
 from mainspring.compile.emit_llvm import emit_kernel, scratch_bytes
 from mainspring.compile.loops import Body, Buffer, For, Kernel, Store, Write, load
-from mainspring.compile.target import native
+from mainspring.compile.target import Target, native
 from mainspring.ir import scalar as S
 from mainspring.types.dtype import as_dtype, int64
 
@@ -28,12 +28,16 @@ def store(buffer: Buffer, index: S.Expr | int, value: S.Expr, guard: S.Expr | No
     return Store((Write(buffer, index if isinstance(index, S.Expr) else number(index), value, guard),))
 
 
-def run(body: Body, arrays: dict[Buffer, np.ndarray], scratch: tuple[Buffer, ...] = (), tasks: int = 1) -> None:
-    """Compiles `body` (its task is the variable "task") and runs all tasks on `arrays`, in place."""
+def run(body: Body, arrays: dict[Buffer, np.ndarray], scratch: tuple[Buffer, ...] = (), tasks: int = 1,
+        target: Target | None = None) -> None:
+    """Compiles `body` (its task is the variable "task") and runs all tasks on `arrays`, in place.
+
+    `target`: facts of another machine, with instructions of this one.
+    """
     task = S.var("task", tasks)
     kernel = Kernel("kernel", tuple(arrays), frozenset(arrays), tasks, task, body, scratch)
     module = ir.Module()
-    emit_kernel(module, kernel, "kernel", native())
+    emit_kernel(module, kernel, "kernel", target or native())
     loaded = codegen.load_object(codegen.compile_module(module))
     prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (len(arrays) + 1), ctypes.c_int64, ctypes.c_int64)
     function = prototype(loaded.address("kernel"))

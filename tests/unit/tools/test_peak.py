@@ -60,7 +60,3 @@ def test_a_read_reads_everything() -> None:
     team.dispatch(peak._kernel(peak._stream_text("read", native())).address, ctypes.addressof(words), 1)
     width = native().vector_bytes
     assert np.array_equal(sink[:width], np.bitwise_xor.reduce(source.reshape(-1, width)))
-
-
-def test_caches_are_in_bytes() -> None:
-    assert [peak._bytes(size) for size in ("48K", "2M", "1G", "77", "")] == [48 << 10, 2 << 20, 1 << 30, 77, 0]
