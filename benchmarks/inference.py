@@ -1,4 +1,8 @@
-"""Inference: the GPT of `gpt_step`, reading a prompt and then token by token, and the network of `cnn_step`; batch 1 and 32."""
+"""Inference: the GPT of `gpt_step`, reading a prompt and then token by token, and the network of `cnn_step`; batch 1 and 32.
+
+Weights never change here, and every peer that can make use of that is told so: they are initializers of the graph in ONNX
+Runtime, and jitted functions close over them.
+"""
 
 from __future__ import annotations
 
@@ -50,23 +54,23 @@ def mainspring(case: Case) -> Workload:
 
     if case.sizes["kind"] == "cnn":
         network, images = cnn.mainspring(case.sizes["cnn"]), ms.asarray(cnn.batch(case.sizes["cnn"])[0])
-        predict = ms.jit(lambda network, x: network(x))
-        return Workload(lambda: predict(network, images))
+        predict = ms.jit(lambda x: network(x))
+        return Workload(lambda: predict(images))
     size = case.sizes["gpt"]
     model, conversation = gpt.mainspring(size), Conversation(size)
-    read = ms.jit(lambda model, caches, tokens: model.decode(tokens, caches))
+    read = ms.jit(lambda caches, tokens: model.decode(tokens, caches))
     empty = model.caches(size.batch, size.context)
     if case.sizes["kind"] == "prompt":
         prompt = ms.asarray(conversation.tokens.astype(np.int32))
-        return Workload(lambda: read(model, empty, prompt)[0])
-    write = ms.jit(lambda model, caches, tokens: model.decode(tokens, caches), donate=(1,))
-    state = [read(model, empty, ms.asarray(conversation.tokens[:, :PROMPT].astype(np.int32)))[1]]
+        return Workload(lambda: read(empty, prompt)[0])
+    write = ms.jit(lambda caches, tokens: model.decode(tokens, caches), donate=0)
+    state = [read(empty, ms.asarray(conversation.tokens[:, :PROMPT].astype(np.int32)))[1]]
 
     def run() -> Any:
         token, place, first = conversation.next()
         if first:
             state[0] = tuple(type(c)(c.keys, c.values, ms.asarray(np.int32(place))) for c in state[0])
-        scores, state[0] = write(model, state[0], ms.asarray(token.astype(np.int32)))
+        scores, state[0] = write(state[0], ms.asarray(token.astype(np.int32)))
         return scores
 
     return Workload(run, CHECKS)
@@ -102,22 +106,22 @@ def jax(case: Case) -> Workload:
     if case.sizes["kind"] == "cnn":
         w, statistics = (jax.tree.map(jnp.array, tree) for tree in cnn.jax_parameters(case.sizes["cnn"]))
         images = jnp.asarray(cnn.batch(case.sizes["cnn"])[0])
-        predict = jax.jit(lambda w, statistics, x: cnn.jax_forward(w, statistics, x, training=False)[0])
-        return Workload(lambda: predict(w, statistics, images).block_until_ready())
+        predict = jax.jit(lambda x: cnn.jax_forward(w, statistics, x, training=False)[0])
+        return Workload(lambda: predict(images).block_until_ready())
     size, conversation = case.sizes["gpt"], Conversation(case.sizes["gpt"])
     w = jax.tree.map(jnp.array, gpt.weights(size))
     shape = (size.batch, size.context, size.heads, size.width // size.heads)
     empty = [(jnp.zeros(shape), jnp.zeros(shape)) for _ in range(size.layers)]
-    read = jax.jit(lambda w, caches, tokens, place: gpt.jax_decode(w, tokens, caches, place, size.heads))
+    read = jax.jit(lambda caches, tokens, place: gpt.jax_decode(w, tokens, caches, place, size.heads))
     if case.sizes["kind"] == "prompt":
         prompt = jnp.asarray(conversation.tokens)
-        return Workload(lambda: jax.block_until_ready(read(w, empty, prompt, 0))[0])
-    write = jax.jit(lambda w, caches, tokens, place: gpt.jax_decode(w, tokens, caches, place, size.heads), donate_argnums=1)
-    state = [read(w, empty, jnp.asarray(conversation.tokens[:, :PROMPT]), 0)[1]]
+        return Workload(lambda: jax.block_until_ready(read(empty, prompt, 0))[0])
+    write = jax.jit(lambda caches, tokens, place: gpt.jax_decode(w, tokens, caches, place, size.heads), donate_argnums=0)
+    state = [read(empty, jnp.asarray(conversation.tokens[:, :PROMPT]), 0)[1]]
 
     def run() -> Any:
         token, place, _ = conversation.next()
-        scores, state[0] = jax.block_until_ready(write(w, state[0], token, place))
+        scores, state[0] = jax.block_until_ready(write(state[0], token, place))
         return scores
 
     return Workload(run, CHECKS)

@@ -184,7 +184,7 @@ class Jitted:
         if wanted(operands):
             return found.result(call_graph(found.graph, operands))
         if found.executable is None:
-            found.executable = build(found.graph, found.donated, self.tune)
+            found.executable = build(found.graph, found.donated, self.tune, found.captured)
             found.call = None if statics else _written(found, found.executable, treedef, leaves)
         self._last, self._called = found.call, (found, treedef)
         result = MISSED if found.call is None else found.call(args, kwargs)
@@ -226,7 +226,8 @@ class Jitted:
         leaves, treedef = tree.flatten((dynamic, named))
         values, _ = _signature(leaves)
         found = self._trace(leaves, values, treedef, statics, dynamic)
-        return profile(found.graph, [*[v for v in values if v is not None], *found.captured], found.donated, runs)
+        operands = [*[v for v in values if v is not None], *found.captured]
+        return profile(found.graph, operands, found.donated, runs, len(found.captured))
 
     # ---------------------------------------------------------------------------------------------------- parts
 
@@ -331,7 +332,9 @@ def jit(function: Callable[..., Any] | None = None, *, static_argnums: int | Seq
             60. What wins is kept for every later compilation on this machine. Results do not depend on it.
 
     Leaves that are not tensors, arrays or numbers are static by themselves. A tensor that the function closes over is read
-    when it is traced. Python control flow on traced values raises `TraceError`; see `ms.where`, `ms.cond`, `ms.scan`.
+    when it is traced. What depends on such tensors alone is made once and kept, weights in the order in which products read
+    them, too: so close over the weights of a model that is only used, ``ms.jit(lambda x: model(x))``. Python control flow on
+    traced values raises `TraceError`; see `ms.where`, `ms.cond`, `ms.scan`.
     Use as ``ms.jit(f)``, ``@ms.jit`` or ``@ms.jit(donate=0)``.
     """
     if function is None:

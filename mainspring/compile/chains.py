@@ -10,10 +10,12 @@ order of the sum is that of `contract` (docs/numerics.md).
 from __future__ import annotations
 
 import math
+from operator import itemgetter
 
 from mainspring.compile.contraction import chunk_count
 from mainspring.compile.dots import DOTS
 from mainspring.compile.few import RUN, TASKS
+from mainspring.compile.lasting import lasting_values
 from mainspring.compile.simplify import rewrite
 from mainspring.compile.target.costs import Costs
 from mainspring.ir.graph import Graph, Node, node
@@ -21,12 +23,16 @@ from mainspring.ir.op import OPS
 from mainspring.ops.contract import accumulator
 
 
-def split_few_rows(of: Graph, costs: Costs) -> Graph:
-    """contract -> chains and their sum, where one side has few rows and too few columns to be tasks enough."""
-    return rewrite(of, lambda n: _split(n, costs) if n.op.name == "contract" else None)
+def split_few_rows(of: Graph, costs: Costs, lasting: int = 0) -> Graph:
+    """contract -> chains and their sum, where one side has few rows and too few columns to be tasks enough.
+
+    The last `lasting` inputs are the same in every call: panels of them are long runs of memory already.
+    """
+    packed = lasting_values(of, of.inputs[len(of.inputs) - lasting :])
+    return rewrite(of, lambda n: _split(n, costs, packed) if n.op.name == "contract" else None)
 
 
-def _split(n: Node, costs: Costs) -> Node | None:
+def _split(n: Node, costs: Costs, packed: frozenset[Node]) -> Node | None:
     a, b = n.inputs
     inputs, out = n.static["spec"].split("->")
     la, lb = inputs.split(",")
@@ -35,10 +41,11 @@ def _split(n: Node, costs: Costs) -> Node | None:
         return None
     k = a.shape[la.index(reduced[0])]
     chunks = chunk_count(k)
-    rows, columns = sorted(math.prod(m for c, m in zip(own, x.shape, strict=True) if c not in other)
-                           for own, x, other in ((la, a, lb), (lb, b, la)))
+    (rows, _), (columns, wide) = sorted([(math.prod(m for c, m in zip(own, x.shape, strict=True) if c not in other), x)
+                                         for own, x, other in ((la, a, lb), (lb, b, la))], key=itemgetter(0))
     batch = n.type.size // (rows * columns)  # type: ignore[union-attr]
-    few = rows <= costs.strip_rows or (rows <= costs.chain_rows and columns * k >= costs.chain_elements)
+    some = rows <= costs.chain_rows and columns * k >= costs.chain_elements and wide not in packed
+    few = rows <= costs.strip_rows or some
     if chunks == 1 or k % (chunks * _grain(n)) or not few or batch * -(-columns // RUN) >= TASKS:
         return None
     static = {"spec": n.static["spec"], "dtype": accumulator(n.dtype), "chunks": chunks}

@@ -267,14 +267,22 @@ class Contraction:
         dims = [s.var(f"d{i}", n) for i, n in enumerate(domain)]
         left, right = self.product(dims, k)
         body = (Let(s.ref("a", left.dtype), left), Let(s.ref("b", right.dtype), right), *self.epilogue(domain, dims))
-        return self.nest.problem(f"{self.batch}x{self.m}x{self.n}x{self.k} {self.dtype.name}", body, self.group)
+        label = f"{self.batch}x{self.m}x{self.n}x{self.k} {self.dtype.name}{' lasting' * self.lasting}"
+        return self.nest.problem(label, body, self.group)
 
     def _extents(self) -> Extents:
         terms = self._right_terms() or {}
         of_right = math.prod(self.dims.domain[i] for i in self.batch_of_right())
         return Extents(self.batch, self.m, self.n, self.steps, self.chunks, self.dtype, self.way,
                        self.right_along == "n" and self.dot is None, terms.get("k", 0) * self.right_size, of_right,
-                       len(self.group.members) == 1, self.nest.repeated, self.chunks > 1 and self.way != "rows")
+                       len(self.group.members) == 1, self.nest.repeated or self.lasting, self.chunks > 1 and self.way != "rows")
+
+    @cached_property
+    def lasting(self) -> bool:
+        """Whether the right operand is the same in every call: a kernel that packs it runs once."""
+        dims = [s.var(f"d{i}", n) for i, n in enumerate(self.dims.domain)]
+        right = self.product(dims, s.var("k", self.k))[1]
+        return all(x.attr in self.nest.lasting for x in s.walk(right) if x.op == "load")
 
     def batch_of_right(self) -> list[int]:
         """The batch dims on which the right operand depends."""

@@ -126,10 +126,10 @@ def _padded(v: Node) -> list[Node]:
 
 
 class Fuser:
-    """Groups the values of one graph."""
+    """Groups the values of one graph; `lasting` ones (see `lasting`) are not computed together with others."""
 
-    def __init__(self, graph: Graph, costs: Costs, updated: Collection[Node] = ()):
-        self.graph, self.costs, self.updated = graph, costs, updated
+    def __init__(self, graph: Graph, costs: Costs, updated: Collection[Node] = (), lasting: Collection[Node] = ()):
+        self.graph, self.costs, self.updated, self.lasting = graph, costs, updated, lasting
         self.nodes = graph.nodes()
         self.readers = users(graph)
         self.forced = self._forced()
@@ -194,7 +194,7 @@ class Fuser:
         """Elementwise values of single use by a reduction over columns, or over everything, are computed inside it."""
         depth: dict[Node, int] = {}
         for v in reversed(self.nodes):
-            if self.kinds.get(v) != "map" or v in self.forced or len(self.readers[v]) != 1:
+            if self.kinds.get(v) != "map" or v in self.forced or v in self.lasting or len(self.readers[v]) != 1:
                 continue
             reader = self.readers[v][0]
             while self.kinds.get(reader) is None and len(self.readers[reader]) == 1:
@@ -248,7 +248,8 @@ class Fuser:
 
     def _place(self, v: Node, kind: str) -> None:
         before = {g.number: g for h in self.hits[v] if (g := self._group(h.of)) is not None}
-        candidates = [before[n] for n in sorted(before, reverse=True)] if kind in ("map", "row") else []
+        ordered = [before[n] for n in sorted(before, reverse=True) if self._alike(before[n], v)]
+        candidates = ordered if kind in ("map", "row") else []
         for group in candidates:
             joined = self._joined(group, v, kind)
             if joined is not None and not any(d.ancestors & group.bit for d in before.values() if d is not group):
@@ -262,6 +263,10 @@ class Fuser:
             return
         self._open(v, kind, before.values())
 
+    def _alike(self, group: Group, v: Node) -> bool:
+        """Whether `v` lasts as the values of `group` do."""
+        return (v in self.lasting) == (group.members[0] in self.lasting)
+
     def _beside(self, v: Node, before: Iterable[Group]) -> Group | None:
         """The latest reduce group over the domain of `v` that reads memory as `v` does, and for which `v` need not wait."""
         space, waits = space_of(v), 0
@@ -269,7 +274,8 @@ class Fuser:
             waits |= d.ancestors | d.bit
         large = {(h.of, h.flat, h.guarded) for h in self.hits[v] if h.of.type.size > v.type.size}  # type: ignore[union-attr]
         for group in reversed(self.groups):
-            roots = [u for u in group.members if self.kinds[u] == "reduce"] if group.kind == "reduce" else []
+            fits = group.kind == "reduce" and self._alike(group, v)
+            roots = [u for u in group.members if self.kinds[u] == "reduce"] if fits else []
             if roots and len(roots) < MAX_FOLDS and not waits & group.bit and len(group.members) < MAX_MEMBERS:
                 alike = roots[0].shape == v.shape and space_of(roots[0]).reduced == space.reduced  # type: ignore[union-attr]
                 if alike and any((h.of, h.flat, h.guarded) in large for u in roots for h in self.hits[u]):
@@ -404,7 +410,8 @@ class Fuser:
                 if h.of in outside and self.group_of[v] is not self._group(h.of):
                     outside[h.of][self.group_of[v]] = self.kinds[v]
         for v in sorted(wanted, key=order.__getitem__):
-            if self.kinds.get(v) != "map" or v in self.forced or {"contract", "template"} & set(outside[v].values()):
+            fixed = v in self.forced or v in self.lasting
+            if self.kinds.get(v) != "map" or fixed or {"contract", "template"} & set(outside[v].values()):
                 continue
             most = self.costs.again_flops if len(outside[v]) == 1 else 2
             recipe = _Recipe(self, self.group_of[v], wanted, v.type.size)  # type: ignore[union-attr]

@@ -6,22 +6,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from mainspring.compile.memory import BranchSteps, LoopSteps, RepeatSteps, Run, Slot, Step
 
 
-def hoist(steps: Sequence[Step], var: str | None = None) -> tuple[list[Step], list[Step]]:
+def hoist(steps: Sequence[Step], var: str | None = None, changing: Collection[Slot] = (),
+          moves: Callable[[Run], bool] = lambda step: True) -> tuple[list[Step], list[Step]]:
     """(launches to do before the loop, what stays in its body). `var`: the counter of the loop.
 
-    A launch moves when its operands are not written in the loop (but by launches that move) and what it writes is a temporary
-    that nothing else writes.
+    A launch moves when its operands are not written in the loop (but by launches that move), nor by others (`changing`), what
+    it writes is a temporary that nothing else writes, and `moves` agrees.
     """
-    writers = Counter(_written(steps))
+    writers = Counter([*_written(steps), *changing])
     before: list[Step] = []
     rest: list[Step] = []
     for step in steps:
-        if isinstance(step, Run) and _same_each_round(step, writers, var):
+        if isinstance(step, Run) and _same_each_round(step, writers, var) and moves(step):
             before.append(step)
             writers.subtract(_written([step]))
         else:

@@ -7,7 +7,7 @@ read is loaded, what others will read is stored.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from mainspring.compile.canonical import canonical
@@ -51,11 +51,13 @@ SCRATCH_COST = 2  # flops up to which a value needed by a later pass over the ro
 
 @dataclass
 class Nest:
-    """What the nests of one graph share: who is stored where, which reads are inlined, whether all of it runs repeatedly."""
+    """What the nests of one graph share: who is stored where, which reads are inlined, whether all of it runs repeatedly, and
+    which buffers last from call to call."""
 
     fuser: Fuser
     buffer_of: Callable[[Node], Buffer]
     repeated: bool = False
+    lasting: Collection[Buffer] = ()
 
     def kernel(self, name: str, tasks: int, task: Expr, body: Body, group: Group, scratch: tuple[Buffer, ...] = (),
                flops: int = 0) -> Kernel:

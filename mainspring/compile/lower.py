@@ -25,6 +25,7 @@ from mainspring.compile.contraction import contraction_kernels
 from mainspring.compile.donate import reuse_donated
 from mainspring.compile.fuse import Fuser, Group
 from mainspring.compile.hoist import hoist
+from mainspring.compile.lasting import lasting_values, set_apart
 from mainspring.compile.loopnest import Nest, map_kernel, row_kernel
 from mainspring.compile.loops import Buffer, For, Kernel, Store, Write, load
 from mainspring.compile.memory import BranchSteps, LoopSteps, RepeatSteps, Run, Slot, Step, View, plan
@@ -46,14 +47,14 @@ from mainspring.types.shape import TensorType
 UNSURE = 16  # within such a factor of `Costs.wake_ns`, nobody knows whether the team is worth waking
 
 
-def passes(costs: Costs) -> tuple[tuple[str, Callable[[Graph], Graph]], ...]:
+def passes(costs: Costs, lasting: int = 0) -> tuple[tuple[str, Callable[[Graph], Graph]], ...]:
     """The passes from graph to graph, by name, in order."""
     return (
         ("inline", partial(simplify.inline, kept=frozenset(TEMPLATES))),
         ("simplify", simplify.simplify),
         ("fold constants", simplify.fold_constants),
         ("split reductions", simplify.split_reductions),
-        ("split products of few rows", partial(split_few_rows, costs=costs)),
+        ("split products of few rows", partial(split_few_rows, costs=costs, lasting=lasting)),
         ("split spread windows", windows.split_spread),
         ("pad windows", windows.pad_windows),
         ("share padding", windows.share_padding),
@@ -61,12 +62,12 @@ def passes(costs: Costs) -> tuple[tuple[str, Callable[[Graph], Graph]], ...]:
     )
 
 
-def prepare(graph: Graph, costs: Costs = COSTS["avx2"]) -> Graph:
-    """All passes from graph to graph, each verified when MS_VERIFY asks for it."""
+def prepare(graph: Graph, costs: Costs = COSTS["avx2"], lasting: int = 0) -> Graph:
+    """All passes from graph to graph, each verified when MS_VERIFY asks for it; the last `lasting` inputs never change."""
     level = flags.verify()
     if level >= 1:
         verify(graph)
-    for name, pass_ in passes(costs):
+    for name, pass_ in passes(costs, lasting):
         graph = pass_(graph)
         if level >= 2:
             verify(graph, after=name)
@@ -77,6 +78,8 @@ def prepare(graph: Graph, costs: Costs = COSTS["avx2"]) -> Graph:
 class Lowered:
     """A program, the constant arrays behind its last bases, and for each output the donated input it lives in (or None).
 
+    `once` is what is done once for operands that last, a program with the same bases: it fills the memory behind the very last
+    of them, `kept` bytes each.
     `works` are the pieces in which something was decided, `whole` is what was decided about all of it; nothing under the
     heuristic, which is not asked.
     """
@@ -86,6 +89,8 @@ class Lowered:
     aliases: list[int | None]
     works: list[Work]
     whole: list[Decision]
+    once: Program | None = None
+    kept: tuple[int, ...] = ()
 
     @property
     def decisions(self) -> list[Decision]:
@@ -104,12 +109,19 @@ class Work:
     make: Callable[[Decide], Made]
 
 
-def lower(graph: Graph, target: Target, donated: Sequence[int] = (), chooser: Chooser = HEURISTIC) -> Lowered:
-    """Compile `graph` down to a program, as `chooser` decides. Bases: inputs, then outputs, then constants."""
+def lower(graph: Graph, target: Target, donated: Sequence[int] = (), chooser: Chooser = HEURISTIC, lasting: int = 0) -> Lowered:
+    """Compile `graph` down to a program, as `chooser` decides. Bases: inputs, then outputs, constants, and what is kept.
+
+    The last `lasting` inputs are the same in every call: what is made of them alone is made once (see `lasting`).
+    """
     lowering = _Lowering(target, len(graph.inputs) + len(graph.outputs), chooser)
     inputs = [Slot(t.nbytes, i) for i, t in enumerate(graph.input_types)]
     outputs = [Slot(t.nbytes, len(inputs) + i) for i, t in enumerate(graph.output_types)]
-    steps = lowering.region(graph, [View(x) for x in inputs], [View(x) for x in outputs], donated=donated)
+    steps = lowering.region(graph, [View(x) for x in inputs], [View(x) for x in outputs], donated=donated, lasting=lasting)
+    once, kept = None, list[Slot]()
+    if lasting:
+        apart, steps, kept = set_apart(steps, inputs[: len(inputs) - lasting])
+        once = lowering.keep(apart, kept)
     types = dict(zip([*inputs, *outputs], [*graph.input_types, *graph.output_types], strict=True))
     steps, aliases = reuse_donated(steps, [inputs[i] for i in donated], outputs, types)
     program, whole = plan(schedule(steps), lowering.bases, lowering.work, target.costs), Decide(chooser)
@@ -118,7 +130,7 @@ def lower(graph: Graph, target: Target, donated: Sequence[int] = (), chooser: Ch
                                                       program.alone))
         program = program if told == program.alone else replace(program, told=told)
     reused = [None if a is None else inputs.index(a) for a in aliases]
-    return Lowered(program, lowering.constants, reused, lowering.works, whole.made)
+    return Lowered(program, lowering.constants, reused, lowering.works, whole.made, once, tuple([x.nbytes for x in kept]))
 
 
 @dataclass
@@ -143,9 +155,17 @@ class _Lowering:
             self.bases += 1
         return self.slots[node]
 
-    def prepared(self, graph: Graph) -> Graph:
+    def prepared(self, graph: Graph, lasting: int = 0) -> Graph:
         """See `prepare`."""
-        return prepare(graph, self.target.costs)
+        return prepare(graph, self.target.costs, lasting)
+
+    def keep(self, steps: Sequence[Step], kept: Sequence[Slot]) -> Program | None:
+        """The program of `steps`, which are done once; `kept` slots become bases. None where there is nothing to keep."""
+        for slot in kept:
+            slot.base = self.bases
+            self.bases += 1
+        self.work -= sum([work_of(step.kernel, self.target.costs) for step in steps])  # type: ignore[union-attr]
+        return plan(steps, self.bases, 0.0, self.target.costs) if kept else None
 
     def fresh(self) -> str:
         """A name for a counter of a repeat."""
@@ -153,33 +173,38 @@ class _Lowering:
         return f"t{self.counter}"
 
     def region(self, graph: Graph, inputs: Sequence[View], outputs: Sequence[View], repeated: bool = False,
-               donated: Sequence[int] = ()) -> list[Step]:
-        """The steps that compute `graph` from `inputs` into `outputs`; results may take over the inputs at `donated`."""
-        return _Region(self, self.prepared(graph), inputs, outputs, repeated, donated).steps()
+               donated: Sequence[int] = (), lasting: int = 0) -> list[Step]:
+        """The steps that compute `graph` from `inputs`, the last of which are `lasting`, into `outputs`.
+
+        Results may take over the inputs at `donated`.
+        """
+        return _Region(self, self.prepared(graph, lasting), inputs, outputs, repeated, donated, lasting).steps()
 
 
 class _Region:
     """One graph on its way to steps. `repeated`: they are the body of a loop."""
 
     def __init__(self, lowering: _Lowering, graph: Graph, inputs: Sequence[View], outputs: Sequence[View], repeated: bool,
-                 donated: Sequence[int] = ()):
+                 donated: Sequence[int] = (), lasting: int = 0):
         self.lowering, self.graph, self.repeated = lowering, graph, repeated
         self.updated = updated(graph, {graph.inputs[i] for i in donated})
+        self.lasting = lasting_values(graph, graph.inputs[len(graph.inputs) - lasting :])
         self.views: dict[Node, View] = dict(zip(graph.inputs, inputs, strict=True))
         self.outputs = list(outputs)
         self.buffers: dict[Node, Buffer] = {}
         self.view_of: dict[Buffer, View] = {}
+        self.lasting_buffers: set[Buffer] = set()
         self.result: list[Step] = []
         self.packed: dict[tuple[str, tuple[View, ...]], View] = {}  # panels by what was packed, and how
 
     def steps(self) -> list[Step]:
         """Fuse, then lower each group."""
-        fuser = Fuser(self.graph, self.lowering.target.costs, self.updated)
+        fuser = Fuser(self.graph, self.lowering.target.costs, self.updated, self.lasting)
         groups = fuser.run()
         for node, view in zip(self.graph.outputs, self.outputs, strict=True):
             if node.op not in (INPUT, CONSTANT) and node not in self.views:
                 self.views[node] = view
-        nest = Nest(fuser, self.buffer, self.repeated)
+        nest = Nest(fuser, self.buffer, self.repeated, self.lasting_buffers)
         for group in groups:
             self._group(nest, group)
         for node, view in zip(self.graph.outputs, self.outputs, strict=True):
@@ -203,6 +228,8 @@ class _Region:
         if node not in self.buffers:
             made = self.buffers[node] = Buffer(f"b{len(self.buffers)}", node.dtype, node.type.size)  # type: ignore[union-attr]
             self.view_of[made] = self.view(node)
+            if node in self.lasting:
+                self.lasting_buffers.add(made)
         return self.buffers[node]
 
     def run(self, kernel: Kernel) -> None:
@@ -211,11 +238,7 @@ class _Region:
             return
         views = tuple([self.view_of[p] for p in kernel.params])
         self.result.append(Run(kernel, views))
-        moved = sum(p.size * p.dtype.itemsize for p in kernel.params)
-        product = any([b.kind == "register" for b in kernel.scratch])
-        costs = self.lowering.target.costs
-        rate = costs.product_flops_per_ns if product else costs.flops_per_ns
-        self.lowering.work += moved / costs.bytes_per_ns + kernel.flops / rate
+        self.lowering.work += work_of(kernel, self.lowering.target.costs)
 
     def copy(self, source: View, target: View, type_: TensorType) -> None:
         """Add a copy between two views."""
@@ -354,6 +377,13 @@ class _Region:
         flag, operands = inputs[0], inputs[1:]
         then, other = (tuple(self._inner(node.static[key], operands, results)) for key in ("then", "other"))
         self.result.append(BranchSteps(flag, then, other))
+
+
+def work_of(kernel: Kernel, costs: Costs) -> float:
+    """About how many nanoseconds a launch takes one core."""
+    moved = sum(p.size * p.dtype.itemsize for p in kernel.params)
+    product = any([b.kind == "register" for b in kernel.scratch])
+    return moved / costs.bytes_per_ns + kernel.flops / (costs.product_flops_per_ns if product else costs.flops_per_ns)
 
 
 COPY_CHUNK = 16384

@@ -47,20 +47,21 @@ def tuning() -> Tuning | None:
     return _tuning
 
 
-def build(graph: Graph, donated: Sequence[int] = (), tune: float = 0.0) -> Executable:
+def build(graph: Graph, donated: Sequence[int] = (), tune: float = 0.0, lasting: Sequence[Value] = ()) -> Executable:
     """The executable of `graph` whose inputs at positions `donated` may be overwritten; see `executable.build`.
 
-    What is not known about its decisions is first measured, for at most `tune` seconds.
+    Its last inputs are `lasting` in every call. What is not known about its decisions is first measured, for at most `tune`
+    seconds.
     """
     from mainspring.runtime import executable  # LLVM loads with the first compiled function
 
     if tune and _tuning is not None:
         _tuning.tune(graph, donated, tune)
-    return executable.build(graph, donated)
+    return executable.build(graph, donated, len(lasting)).bound(lasting)
 
 
-def profile(graph: Graph, values: Sequence[Value], donated: Sequence[int] = (), runs: int = 10) -> Profile:
+def profile(graph: Graph, values: Sequence[Value], donated: Sequence[int] = (), runs: int = 10, lasting: int = 0) -> Profile:
     """Where the time of `graph` on `values` goes; see `profiler.profile`."""
     from mainspring.runtime import profiler  # LLVM loads with the first compiled function
 
-    return profiler.profile(graph, values, donated, runs)
+    return profiler.profile(graph, values, donated, runs, lasting)

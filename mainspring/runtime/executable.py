@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -33,7 +33,7 @@ from mainspring.ir.bind import Value, memory_value, write_memory_value
 from mainspring.ir.graph import Graph
 from mainspring.ir.text import show
 from mainspring.runtime import kernel_cache, tuning
-from mainspring.runtime.buffers import ALIGNMENT, allocate, supplier
+from mainspring.runtime.buffers import ALIGNMENT, aligned, allocate, supplier
 from mainspring.runtime.footprint import give_back
 from mainspring.runtime.native import NativeProgram
 from mainspring.runtime.python_program import PythonProgram
@@ -49,6 +49,9 @@ class Executable(Protocol):
     def write(self, operands: Sequence[str], writer: Writer) -> list[str]:
         """The call as lines of a written function, on the values so named; gives names of the results."""
         ...
+
+    def bound(self, lasting: Sequence[Value]) -> Executable:
+        """The executable whose last inputs are `lasting` in every call: what is computed of them alone is computed now."""
 
     def repeat(self, state: Sequence[Value], others: Sequence[Sequence[Value]]) -> tuple[list[Value], list[list[Value]]]:
         """A call for each of `others`, of the first results of the call before (first: of `state`) and these.
@@ -87,16 +90,39 @@ def private(value: Value) -> Value:
     return memory_value(*_copied(value._address or _address(value), value._type.nbytes), value._type)
 
 
+@dataclass(frozen=True)
+class Once:
+    """A program with the bases of another, that fills the memory behind the last of them: `kept` bytes each."""
+
+    program: NativeProgram
+    kept: tuple[int, ...]
+
+
 class NativeExecutable:
-    """Native code. A donated input's memory becomes the result's where the plan says so."""
+    """Native code. A donated input's memory becomes the result's where the plan says so. With `once`, it must be `bound`."""
 
     def __init__(self, graph: Graph, program: NativeProgram, constants: Sequence[np.ndarray], aliases: Sequence[int | None],
-                 donated: Sequence[int]):
-        self.program, self.aliases, self.donated = program, list(aliases), donated
+                 donated: Sequence[int], once: Once | None = None):
+        self.graph, self.program, self.aliases, self.donated, self.once = graph, program, list(aliases), donated, once
         self.constants = list(constants)
         self.inputs, self.types = len(graph.inputs), graph.output_types
         self.fixed = [c.__array_interface__["data"][0] for c in self.constants]
-        self.run = program.function(self.fixed)
+
+    @cached_property
+    def run(self) -> Callable[..., Any]:
+        """The program as a function of the addresses of inputs and results."""
+        return self.program.function(self.fixed)
+
+    def bound(self, lasting: Sequence[Value]) -> NativeExecutable:
+        """With the memory that `once` fills among its constants."""
+        if self.once is None:
+            return self
+        kept = [aligned(nbytes) for nbytes in self.once.kept]
+        result = NativeExecutable(self.graph, self.program, [*self.constants, *kept], self.aliases, self.donated)
+        addresses = [v._address or _address(v) for v in lasting]
+        unread = [0] * (self.inputs - len(lasting)), [0] * len(self.types)
+        self.once.program.run([*unread[0], *addresses, *unread[1], *result.fixed])
+        return result
 
     def __call__(self, values: Sequence[Value]) -> list[Value]:
         return self._call(values)
@@ -225,7 +251,7 @@ def _copied(address: int, nbytes: int) -> tuple[np.ndarray, int]:
 
 
 class _Called:
-    """An executable that written code calls with its operands as a list."""
+    """An executable that written code calls with its operands as a list; what could be done once, it does in every call."""
 
     types: tuple[TensorType, ...]
 
@@ -234,6 +260,10 @@ class _Called:
         results = writer.fresh()
         writer.lines.append(f"{results} = {writer.constant(self)}([{', '.join(operands)}])")
         return [f"{results}[{i}]" for i in range(len(self.types))]
+
+    def bound(self, lasting: Sequence[Value]) -> Self:
+        """Itself."""
+        return self
 
     repeat = _one_by_one
 
@@ -244,14 +274,18 @@ class PythonExecutable(_Called):
     def __init__(self, graph: Graph, lowered: Lowered, donated: Sequence[int]):
         self.aliases, self.donated = lowered.aliases, donated
         self.program, self.constants = PythonProgram(lowered.program), lowered.constants
-        self.types = graph.output_types
+        self.once = lowered.once and PythonProgram(lowered.once)
+        self.kept, self.types = lowered.kept, graph.output_types
 
     def __call__(self, values: Sequence[Value]) -> list[Value]:
         arrays = [np.array(v._data, order="C").reshape(v.shape) for v in values]
         outs = [np.empty(t.shape, t.dtype.numpy) if alias is None else arrays[alias]
                 for t, alias in zip(self.types, self.aliases, strict=True)]
+        every = [*arrays, *outs, *self.constants, *[np.empty(nbytes, np.uint8) for nbytes in self.kept]]
         with np.errstate(all="ignore"):
-            self.program.run([*arrays, *outs, *self.constants])
+            for program in (self.once, self.program):
+                if program is not None:
+                    program.run(every)
         return _given(values, self.donated, outs, self.types)
 
 
@@ -278,13 +312,16 @@ def _given(values: Sequence[Value], donated: Sequence[int], outs: Sequence[np.nd
 _built: WeakValueDictionary[Any, Executable] = WeakValueDictionary()
 
 
-def build(graph: Graph, donated: Sequence[int] = ()) -> Executable:
-    """The executable of `graph` whose inputs at positions `donated` may be overwritten, as the chooser in force decides."""
+def build(graph: Graph, donated: Sequence[int] = (), lasting: int = 0) -> Executable:
+    """The executable of `graph` whose inputs at positions `donated` may be overwritten, as the chooser in force decides.
+
+    With `lasting`, so many of the last inputs are the same in every call, and the executable must be `bound` to them.
+    """
     backend, chooser, target = flags.backend(), chooser_in_force(), target_in_force()
-    key = (graph.digest, tuple(donated), backend, flags.target(), target.costs.key, chooser.key)
+    key = (graph.digest, tuple(donated), lasting, backend, flags.target(), target.costs.key, chooser.key)
     found = _built.get(key)
     if found is None:
-        found = _built[key] = _make(graph, tuple(donated), backend, target, chooser)
+        found = _built[key] = _make(graph, tuple(donated), lasting, backend, target, chooser)
     return found
 
 
@@ -300,13 +337,13 @@ def target_in_force() -> Target:
     return chosen() if learned is None else learned.target()
 
 
-def _make(graph: Graph, donated: tuple[int, ...], backend: str, target: Target, chooser: Chooser) -> Executable:
+def _make(graph: Graph, donated: tuple[int, ...], lasting: int, backend: str, target: Target, chooser: Chooser) -> Executable:
     if backend == "reference":
         return ReferenceExecutable(graph, donated)
     if backend == "python":
-        return PythonExecutable(graph, lower(graph, target, donated, chooser), donated)
+        return PythonExecutable(graph, lower(graph, target, donated, chooser, lasting), donated)
     started = time.perf_counter()
-    source = _Source(graph, target, donated, chooser)
+    source = _Source(graph, target, donated, lasting, chooser)
     key = source.key("program", source.decided())
     stored = kernel_cache.get(key) if flags.debug() < 2 else None
     if stored is not None:
@@ -331,16 +368,18 @@ class _Source:
     graph: Graph
     target: Target
     donated: tuple[int, ...]
+    lasting: int
     chooser: Chooser
 
     def key(self, *what: str) -> str:
         """The key of an entry of the disk cache about this graph."""
+        what = (f"lasting {self.lasting}", *what) if self.lasting else what
         machine = self.target.key, self.target.costs.key
         return kernel_cache.digest(f"graph {self.graph.digest} donated {self.donated}", *machine, *what)
 
     @cached_property
     def lowered(self) -> Lowered:
-        return lower(self.graph, self.target, self.donated, self.chooser)
+        return lower(self.graph, self.target, self.donated, self.chooser, self.lasting)
 
     def decided(self) -> str:
         """Where the chooser deviates from the heuristic."""
@@ -360,16 +399,22 @@ def _compile(source: _Source) -> tuple[NativeExecutable, bytes]:
         print(show(graph), file=sys.stderr)
     lowered = source.lowered
     if flags.debug() >= 2:
-        print(describe(lowered.program.instrs, loops=flags.debug() >= 4), file=sys.stderr)
+        for part in (lowered.once, lowered.program):
+            print(describe(part.instrs, loops=flags.debug() >= 4) if part else "", file=sys.stderr)
     program = NativeProgram(lowered.program, target)
-    return NativeExecutable(graph, program, lowered.constants, lowered.aliases, donated), _pack(lowered, program)
+    once = lowered.once and Once(NativeProgram(lowered.once, target), lowered.kept)
+    executable = NativeExecutable(graph, program, lowered.constants, lowered.aliases, donated, once)
+    return executable, _pack(executable)
 
 
-def _pack(lowered: Lowered, program: NativeProgram) -> bytes:
-    """Header, constants, native program: what the disk keeps of an executable."""
-    facts = {"aliases": lowered.aliases, "constants": [[as_dtype(c.dtype).name, list(c.shape)] for c in lowered.constants]}
+def _pack(of: NativeExecutable) -> bytes:
+    """Header, constants, native programs: what the disk keeps of an executable."""
+    once = of.once.program.to_bytes() if of.once else b""
+    facts = {"aliases": of.aliases, "constants": [[as_dtype(c.dtype).name, list(c.shape)] for c in of.constants],
+             "once": len(once), "kept": of.once.kept if of.once else ()}
     head = json.dumps(facts).encode()
-    return b"".join([len(head).to_bytes(8, "little"), head, *[c.tobytes() for c in lowered.constants], program.to_bytes()])
+    return b"".join([len(head).to_bytes(8, "little"), head, *[c.tobytes() for c in of.constants], once,
+                     of.program.to_bytes()])
 
 
 def _unpack(graph: Graph, data: bytes, donated: tuple[int, ...]) -> NativeExecutable:
@@ -382,6 +427,8 @@ def _unpack(graph: Graph, data: bytes, donated: tuple[int, ...]) -> NativeExecut
             array = np.frombuffer(data, array.dtype, array.size, at).reshape(shape).copy()
             at += array.nbytes
             constants.append(array)
+        middle = at + facts["once"]
+        once = Once(NativeProgram.from_bytes(data[at:middle]), tuple(facts["kept"])) if facts["once"] else None
     except (ValueError, KeyError) as error:
         raise CompileError("executable", "cache entry", "must be what was stored", str(error)) from error
-    return NativeExecutable(graph, NativeProgram.from_bytes(data[at:]), constants, facts["aliases"], donated)
+    return NativeExecutable(graph, NativeProgram.from_bytes(data[middle:]), constants, facts["aliases"], donated, once)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -186,12 +187,17 @@ class NativeProgram:
         rule = f"must be {self.code.bases} addresses"
         return ArgumentError("NativeProgram.run", "pointers", rule, f"{count}: {error}")
 
+    @cached_property
+    def _own(self) -> _Call:
+        """The memory of calls that keep the interpreter's lock: one is in flight at a time."""
+        return _Call(self.code)
+
     def function(self, fixed: Sequence[int]) -> Callable[..., Any]:
         """`run` as a function of addresses one by one, before those of `fixed`. It does not keep the program alive."""
         if self.alone and self.code.work < LOCKED_NS:
-            self._own = _Call(self.code)
-            return entry.function(self._address, self.code.bases - len(fixed), self._own.arena.ctypes.data,
-                                  self._own.scratch.ctypes.data, fixed)
+            own = self._own
+            return entry.function(self._address, self.code.bases - len(fixed), own.arena.ctypes.data, own.scratch.ctypes.data,
+                                  fixed)
         return lambda *pointers: self.run((*pointers, *fixed))
 
     def to_bytes(self) -> bytes:

@@ -23,7 +23,7 @@ from mainspring.compile.lower import lower
 from mainspring.compile.program import TIMED_THREADS, Instr, Launch, Repeat, launches
 from mainspring.ir.bind import Value
 from mainspring.ir.graph import Graph
-from mainspring.runtime.executable import NativeExecutable, chooser_in_force, private, target_in_force
+from mainspring.runtime.executable import NativeExecutable, Once, chooser_in_force, private, target_in_force
 from mainspring.runtime.native import NativeProgram
 
 _CLOCK = """
@@ -70,14 +70,20 @@ class Profile:
         return "\n".join(lines)
 
 
-def profile(graph: Graph, values: Sequence[Value], donated: Sequence[int] = (), runs: int = 10) -> Profile:
-    """Run the native program of `graph` on `values` and measure each kernel; `values` stay whole, donated or not."""
-    lowered = lower(graph, target_in_force(), donated, chooser_in_force())
+def profile(graph: Graph, values: Sequence[Value], donated: Sequence[int] = (), runs: int = 10, lasting: int = 0) -> Profile:
+    """Run the native program of `graph` on `values` and measure each kernel; `values` stay whole, donated or not.
+
+    The last `lasting` of them are the same in every call: what is done once for them is not measured.
+    """
+    lowered = lower(graph, target_in_force(), donated, chooser_in_force(), lasting)
     program = replace(lowered.program, bases=lowered.program.bases + 1, timed=True)
     every = list(launches(program.instrs))
     cycles = np.zeros((len(every), TIMED_THREADS), np.int64)
     native = NativeProgram(program)
-    executable = NativeExecutable(graph, native, [*lowered.constants, cycles], lowered.aliases, donated)
+    once = lowered.once and Once(NativeProgram(lowered.once), lowered.kept)
+    plain = NativeExecutable(graph, native, lowered.constants, lowered.aliases, donated, once)
+    executable = plain.bound(values[len(values) - lasting :])
+    executable = NativeExecutable(graph, native, [*executable.constants, cycles], lowered.aliases, donated)
     wall = 0.0
     for number in range(runs + 2):
         operands = [private(v) if i in donated else v for i, v in enumerate(values)]
