@@ -86,17 +86,37 @@ class Geometry:
             index.append(at)
         return index, s.both(*guards)
 
-    def window_over(self, index: Sequence[Any], taps: Sequence[Any]) -> tuple[list[Any], Any]:
-        """The window whose tap `taps` is the element at `index`, and whether there is one."""
-        offset = dict(zip(self.wide, taps, strict=True))
-        place, guards = [], []
+    @property
+    def few_windows(self) -> tuple[bool, ...]:
+        """For each dim, whether an element lies in no more windows than a window has taps."""
+        return tuple(1 + (self.reach(i) - 1) // st <= k for i, (st, k) in enumerate(zip(self.stride, self.window, strict=True)))
+
+    @property
+    def covers(self) -> Shape:
+        """For each dim, of how many (window, tap) pairs some may meet in one element: windows around it, or taps."""
+        return tuple(1 + (self.reach(i) - 1) // self.stride[i] if few else self.window[i]
+                     for i, few in enumerate(self.few_windows))
+
+    def cover(self, index: Sequence[Any], numbers: Sequence[Any]) -> tuple[list[Any], Any, Any]:
+        """Of cover `numbers` (in the extents `covers` > 1) of the element at `index`: window, number of the tap, if there."""
+        left, place, taps, guards = iter(numbers), [], [], []
         for i, m in enumerate(self.places):
-            at = index[i] + self.padding[i][0] - offset.get(i, 0) * self.dilation[i]
-            guards += [s.compare("le", 0, at), s.compare("lt", at, (m - 1) * self.stride[i] + 1)]
-            if self.stride[i] > 1:
-                guards.append(s.compare("eq", at % self.stride[i], 0))
-            place.append(at // self.stride[i])
-        return place, s.both(*guards)
+            number = next(left) if self.covers[i] > 1 else s.const(0, s.int64)
+            at = index[i] + self.padding[i][0]
+            if self.few_windows[i]:
+                q = at // self.stride[i] - number
+                offset = at % self.stride[i] + number * self.stride[i]
+                tap, exact = offset // self.dilation[i], self.dilation[i] == 1
+                guards += [s.compare("le", 0, q), s.compare("lt", q, m), s.compare("lt", offset, self.reach(i))]
+                guards += [] if exact else [s.compare("eq", offset % self.dilation[i], 0)]
+            else:
+                tap, first = number, at - number * self.dilation[i]
+                q, exact = first // self.stride[i], self.stride[i] == 1
+                guards += [s.compare("le", 0, first), s.compare("lt", q, m)]
+                guards += [] if exact else [s.compare("eq", first % self.stride[i], 0)]
+            place.append(q)
+            taps.append(tap)
+        return place, self.tap([taps[i] for i in self.wide]), s.both(*guards)
 
     def view(self, x: np.ndarray, fill: Any) -> np.ndarray:
         """Dims `places` and then one of all taps; what lies outside `x` is `fill`."""
@@ -225,15 +245,15 @@ def _spread_reference(ct: np.ndarray, tap: np.ndarray, shape: Shape, **static: A
 
 def _spread_space(ct: TensorType, tap: TensorType, shape: Shape, **static: Any) -> Space:
     g = Geometry(shape, **static)
-    n, wide = len(shape), accumulator(ct.dtype) if g.taps else ct.dtype
+    reduced = tuple(n for n in g.covers if n > 1)
+    n, wide = len(shape), accumulator(ct.dtype) if reduced else ct.dtype
 
     def element(read: Callable[..., Any], *index: Any) -> Any:
-        taps = index[n:]
-        place, some = g.window_over(index[:n], taps)
-        chosen = s.both(some, s.compare("eq", read(1, *place, guard=some, fill=-1), s.cast(g.tap(taps), tap.dtype)))
+        place, number, some = g.cover(index[:n], index[n:])
+        chosen = s.both(some, s.compare("eq", read(1, *place, guard=some, fill=-1), s.cast(number, tap.dtype)))
         return s.where(chosen, s.cast(read(0, *place, guard=some, fill=0), wide), s.const(0, wide))
 
-    return Space(shape, element, g.taps, "sum" if g.taps else "")
+    return Space(shape, element, reduced, "sum" if reduced else "")
 
 
 def _spread_vjp(ct: Value, out: Value, spread: Value, tap: Value, shape: Shape, **static: Any) -> tuple[Any, Any]:
