@@ -318,6 +318,8 @@ class Values:
         if stride == 0:
             return self._load_one(x, self.value(index), guard, fill)
         mask = self.mask(guard)
+        if guard is not None and guard.lanes and self.chunk is not None and fixed(self.chunk.base) is not None:
+            mask = Value(self.b, self._hidden(mask.raw))  # type: ignore[union-attr]
         t = type_of(memory_type(x.dtype), LANES)
         align = buffer.dtype.itemsize
         if stride in (ratio, -ratio):
@@ -392,6 +394,8 @@ class Values:
     def _hidden(self, lanes: ir.Value) -> ir.Value:
         """`lanes` through an empty instruction, so that LLVM cannot know them when it compiles.
 
+        On x86 with 256-bit vectors LLVM 22 makes a plain load of that half of a masked load for which it knows that no lane is
+        read, where there should be zeros: a border that begins with the upper half of a vector.
         LLVM 22 turns a masked store of 1 or 2 bytes whose mask is one known lane into a store of 4 bytes on x86 where the value
         was narrowed (rounded to bfloat16, cut to int8): it stores the wide register. The bytes behind belong to another task.
         """

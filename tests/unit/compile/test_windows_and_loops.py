@@ -89,3 +89,13 @@ def test_transposed_convolutions_of_any_dims_agree_with_eager_mode():
                 return ms.conv_transpose(x, w, stride=stride, padding=1)
 
             np.testing.assert_allclose(ms.jit(f)(x, w), f(x, w), rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("n", [4, 7, 8, 15])
+def test_a_border_may_begin_at_any_lane(n):
+    """LLVM knows that half a vector lies outside: it must be zeros all the same."""
+    pads = [(low, high) for low in (0, 1, 2) for high in (1, 2, 5, 9)]
+    x = np.arange(1, 6 * n + 1, dtype=np.float32).reshape(2, 3, n)
+    found = ms.jit(lambda x: tuple(ms.pad(x, ((0, 0), (1, 1), p)) for p in pads))(x)
+    for p, a in zip(pads, found, strict=True):
+        assert np.array_equal(np.asarray(a), np.pad(x, ((0, 0), (1, 1), p))), p
