@@ -30,6 +30,7 @@ from mainspring.compile.dots import WORD, Dot, dot_for, grain, narrow, word
 from mainspring.compile.few import few_rows
 from mainspring.compile.fuse import Group
 from mainspring.compile.inline import at_flat, space_of
+from mainspring.compile.lanes import by_lanes
 from mainspring.compile.loopnest import Nest, collapse, lets, value_ref
 from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, Store, Write, load
 from mainspring.compile.rename import substitute_vars
@@ -179,7 +180,7 @@ class Contraction:
     def kernels(self) -> tuple[list[Kernel], list[Buffer]]:
         if self._is_thin():
             streams = self.m <= self.target.costs.strip_rows and min(self.n, self.k) >= LANES and self.dot is None
-            return [(few_rows(self) if streams else None) or self._strip()], []
+            return by_lanes(self) or ([(few_rows(self) if streams else None) or self._strip()], [])
         return self._tiled()
 
     def _is_thin(self) -> bool:
