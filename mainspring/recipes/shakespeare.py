@@ -150,8 +150,8 @@ def write(model: GPT, context: int, prompt: np.ndarray, sampling: Sampling) -> I
     """
     key = ms.random.key(sampling.seed)
 
-    @partial(ms.jit, donate=(1,))
-    def read(model: GPT, caches: Any, token: Any, number: Any) -> Any:
+    @partial(ms.jit, donate=(0,))
+    def read(caches: Any, token: Any, number: Any) -> Any:  # closes over the model: its weights are packed once
         scores, caches = model.decode(ms.reshape(token, (1, 1)), caches)
         return sampling.choose(scores[0, 0], ms.random.fold_in(key, number)), caches
 
@@ -162,7 +162,7 @@ def write(model: GPT, context: int, prompt: np.ndarray, sampling: Sampling) -> I
             window, caches = window[-max(1, context // 2) :], model.caches(context)
             unread = list(window)
         for token in unread:
-            chosen, caches = read(model, caches, np.int32(token), np.int32(number))
+            chosen, caches = read(caches, np.int32(token), np.int32(number))
         yield int(chosen)
         window.append(int(chosen))
         unread = [int(chosen)]
