@@ -26,7 +26,7 @@ from functools import cached_property, partial
 
 from mainspring.compile.blocking import Extents, blocking, is_deep
 from mainspring.compile.choose import Decide
-from mainspring.compile.dots import WORD, Dot, dot_for, grain, narrow, word
+from mainspring.compile.dots import SHIFT, WORD, Dot, dot_for, grain, narrow, word
 from mainspring.compile.few import few_rows
 from mainspring.compile.fuse import Group
 from mainspring.compile.inline import at_flat, space_of
@@ -109,6 +109,9 @@ class Contraction:
         self.dot = self._dot(left, right)
         self.width = self.dot.width if self.dot else 1  # elements along k in one step
         self.cell = WORD if self.dot else self.dtype  # what copies of operands are made of
+        mixed = self.dot is not None and self.dot.mixed
+        self.shifted = mixed and narrow(left).dtype.kind == narrow(right).dtype.kind == "int"  # the left one, by SHIFT
+        self.right_first = narrow(right).dtype.kind == "uint" if mixed else self.dims.swapped  # in the product of a step
         self.steps = -(-self.k // self.width)
         size = grain(left, right)
         self.chunk = -(-self.k // (self.chunks * size)) * size // self.width  # steps
@@ -146,7 +149,7 @@ class Contraction:
             return factors(at, inside if guard is None else guard if inside is None else s.both(guard, inside))[side]
 
         left, right = (word(self.dot, self.k, k, partial(factor, side)) for side in (0, 1))
-        return left, right
+        return s.apply("xor", left, SHIFT) if self.shifted else left, right
 
     def _classify(self) -> Dims:
         domain = tuple(n for n in self.root.shape if n != 1) or (1,)

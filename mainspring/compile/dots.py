@@ -5,6 +5,9 @@ highest for bfloat16, whose instruction adds the upper product first: so the cha
 
     acc += dot(word of the left, word of the right)         stands for         acc += left[k] · right[k]; acc += left[k+1] · …
 
+Some instructions take unsigned elements with signed ones. A product of two signed operands uses them all the same: the left
+one is shifted by `SHIFT` (a bit of each element is turned), and the sums begin at -SHIFT times those of the right one.
+
 With this you can ask which instruction a product may use on a target (`dot_for`), by how many elements its chunks of k are
 rounded whatever the target (`grain`), and what a word is (`word`).
 """
@@ -21,6 +24,7 @@ from mainspring.ir.scalar import Expr
 from mainspring.types.dtype import DType, bfloat16, float32, int8, int16, int32, uint8, uint16, uint32
 
 WORD = uint32
+SHIFT = 0x80808080  # 128 in each of four elements: int8 ^ SHIFT is uint8, greater by 128
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Dot:
     Args:
         op: the scalar primitive that it is. width: elements in a word. element: how they lie in it.
         operands: dtypes that may be multiplied so. accumulator: of the sums. needs: facts of the target.
+        mixed: whether the first of its operands is unsigned and the second signed.
     """
 
     op: str
@@ -38,16 +43,19 @@ class Dot:
     operands: frozenset[DType]
     accumulator: DType
     needs: frozenset[str]
+    mixed: bool = False
 
     def fits(self, left: DType, right: DType, accumulator: DType) -> bool:
         """Whether operands of these dtypes can be multiplied and summed so."""
-        return {left, right} <= self.operands and accumulator is self.accumulator
+        unsigned = self.mixed and left.kind == right.kind == "uint"
+        return {left, right} <= self.operands and accumulator is self.accumulator and not unsigned
 
 
 #: the fastest first
 DOTS = (
     Dot("dot_bf16", 2, bfloat16, frozenset({bfloat16}), float32, frozenset({"avx512", "bf16"})),
     Dot("dot_i8", 4, int8, frozenset({int8}), int32, frozenset({"dotprod"})),
+    Dot("dot_u8", 4, int8, frozenset({int8, uint8}), int32, frozenset({"vnni"}), mixed=True),
     Dot("dot_i16", 2, int16, frozenset({int8, uint8, int16}), int32, frozenset({"avx2"})),
 )
 

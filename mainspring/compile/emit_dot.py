@@ -1,7 +1,8 @@
 """Dot products of words as LLVM instructions: those of the target where it has them, else what they mean.
 
-With this you can emit ``dot_bf16``, ``dot_i8`` and ``dot_i16`` (see `dots`) of an accumulator and two words (`dot`). On vectors
-of the target's width each is one instruction or two; a scalar, or a target without the instruction, takes the words apart.
+With this you can emit ``dot_bf16``, ``dot_i8``, ``dot_u8`` and ``dot_i16`` (see `dots`) of an accumulator and two words
+(`dot`). On vectors of the target's width each is one instruction or two; a scalar, or a target without the instruction, takes
+the words apart.
 """
 
 from __future__ import annotations
@@ -49,6 +50,10 @@ _INSTRUCTIONS = {
         _Instruction("llvm.x86.avx512bf16.dpbf16ps.512", frozenset({"avx512", "bf16"}), 16, _BFloat(), 2, True),
     ),
     "dot_i8": (_Instruction("llvm.aarch64.neon.sdot.v4i32.v16i8", frozenset({"dotprod"}), 4, I8, 4, True),),
+    "dot_u8": (
+        _Instruction("llvm.x86.avx512.vpdpbusd.512", frozenset({"avx512", "vnni"}), 16, I8, 4, True),
+        _Instruction("llvm.x86.avx512.vpdpbusd.256", frozenset({"vnni"}), 8, I8, 4, True),
+    ),
     "dot_i16": (  # with VNNI, LLVM makes one instruction of the product and the sum
         _Instruction("llvm.x86.avx512.pmaddw.d.512", frozenset({"avx512"}), 16, I16, 2, False),
         _Instruction("llvm.x86.avx2.pmadd.wd", frozenset({"avx2"}), 8, I16, 2, False),
@@ -107,13 +112,15 @@ def _bf16(total: Value, x: Value, y: Value) -> Value:
     return lower[0].fma(lower[1], upper[0].fma(upper[1], total))
 
 
-def _integers(bits: int) -> Callable[[Value, Value, Value], Value]:
+def _integers(bits: int, unsigned: bool = False) -> Callable[[Value, Value, Value], Value]:
+    """Sums of products of elements of so many bits; `unsigned`: those of the first word."""
     def meaning(total: Value, x: Value, y: Value) -> Value:
         for start in range(0, 32, bits):
-            total = total + ((x << (32 - bits - start)) >> (32 - bits)) * ((y << (32 - bits - start)) >> (32 - bits))
+            first, second = x << (32 - bits - start), y << (32 - bits - start)
+            total = total + (first.lshr(32 - bits) if unsigned else first >> (32 - bits)) * (second >> (32 - bits))
         return total
 
     return meaning
 
 
-_MEANINGS = {"dot_bf16": _bf16, "dot_i8": _integers(8), "dot_i16": _integers(16)}
+_MEANINGS = {"dot_bf16": _bf16, "dot_i8": _integers(8), "dot_u8": _integers(8, unsigned=True), "dot_i16": _integers(16)}

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mainspring.compile.blocking import COPIED, NEAR_BYTES, Blocking
+from mainspring.compile.dots import SHIFT, WORD
 from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, Store, Write, load
 from mainspring.compile.rename import substitute_vars
 from mainspring.compile.tile import Tile
@@ -215,14 +216,15 @@ class Tiled:
         stop = start + near if self.count % wide == 0 and wide % near == 0 else s.apply("min", start + near, last)
         right, fill, scratch = self._right(panels, b, panel, (start, stop, near))
         parts = Buffer("parts", of.dtype, of.chunks * self.mr * self.nr, "scratch")
-        whole = self._whole(parts, (b, tile, panel), self._step(left.value, right))
+        shift, begin, sums = self._shift(right, panel, (start, stop, near))
+        whole = self._whole(parts, (b, tile, panel), begin, self._step(left.value, right))
         row = (*left.before, For(panel, start, stop, tuple(whole)))
-        body: list[Stmt] = [*fill, For(tile, *_range(block, tall, self.tiles), row)]
+        body: list[Stmt] = [*fill, *shift, For(tile, *_range(block, tall, self.tiles), row)]
         if near < wide:
             body = [For(piece, ZERO, s.const(piece.attr[1], int64), tuple(body))]
         used = [] if self._direct() else [parts]
         return of.nest.kernel("tile", task.attr[1], task, (*left.fill, *body), of.group,
-                              (self.reg.acc, *used, *left.scratch, *scratch), self.flops)
+                              (self.reg.acc, *used, *left.scratch, *scratch, *sums), self.flops)
 
     def _direct(self) -> bool:
         """Whether results go from the registers to where they belong."""
@@ -231,9 +233,24 @@ class Tiled:
 
     def _step(self, left: Expr, right: Expr) -> Stmt:
         """acc += left · right."""
-        return self.reg.step(*((right, left) if self.of.dims.swapped else (left, right)), self.of.op)
+        return self.reg.step(*((right, left) if self.of.right_first else (left, right)), self.of.op)
 
-    def _whole(self, parts: Buffer, place: tuple[Expr, Expr, Expr], step: Stmt) -> list[Stmt]:
+    def _shift(self, right: Expr, panel: Expr, some: tuple[Expr, Expr, int]) -> tuple[list[Stmt], Stmt, list[Buffer]]:
+        """(statements that find where the sums of `some` panels (first, stop, how many) begin, the begin of a tile, scratch):
+        -SHIFT times the sum of the right operand, where the left one was shifted; else 0."""
+        if not self.of.shifted:
+            return [], self.reg.clear(), []
+        first, stop, most = some
+        one = Tile(1, self.blocking.vectors, self.of.dtype, "shift")
+        begins = Buffer("begins", self.of.dtype, most * self.nr, "scratch")
+        right, = substitute_vars((Let(s.ref("right", right.dtype), right),), {self.reg.v: one.v, self.reg.lane: one.lane})
+        base = (panel - first) * self.nr
+        step = one.step(s.const(SHIFT, WORD), right.value, self.of.op)
+        sums = (one.clear(), For(self.k, ZERO, s.const(self.of.steps, int64), (step,)),
+                one.over(Store((Write(begins, base + one.column, s.const(0, self.of.dtype) - one.value),))))
+        return [For(panel, first, stop, sums)], self.reg.set(load(begins, base + self.reg.column)), [one.acc, begins]
+
+    def _whole(self, parts: Buffer, place: tuple[Expr, Expr, Expr], begin: Stmt, step: Stmt) -> list[Stmt]:
         """All of k, then the results."""
         of, reg = self.of, self.reg
         if of.chunks > 1:
@@ -241,7 +258,7 @@ class Tiled:
             keep = reg.over(Store((Write(parts, c * reg.acc.size + reg.place, reg.value),)))
             chunk = (reg.clear(), For(self.k, c * of.chunk, of.until(c), (step,)), keep)
             return [For(c, ZERO, s.const(of.chunks, int64), chunk), self._finish_parts(parts, place)]
-        chain = [reg.clear(), For(self.k, ZERO, s.const(of.steps, int64), (step,))]
+        chain = [begin, For(self.k, ZERO, s.const(of.steps, int64), (step,))]
         if not self._direct():
             return [*chain, reg.over(Store((Write(parts, reg.place, reg.value),))), self._finish_parts(parts, place)]
         b, tile, panel = place

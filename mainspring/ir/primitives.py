@@ -141,6 +141,7 @@ SCALARS: dict[str, Scalar] = {
     "dot_bf16": Scalar(3, lambda z, x, y: _dot_bf16(z, x, y), flops=4),
     "dot_i8": Scalar(3, lambda z, x, y: _dot_integers(z, x, y, 8), flops=8),
     "dot_i16": Scalar(3, lambda z, x, y: _dot_integers(z, x, y, 16), flops=4),
+    "dot_u8": Scalar(3, lambda z, x, y: _dot_integers(z, x, y, 8, unsigned=True), flops=8),
     # conversion: the result dtype is given in `attr`
     "cast": Scalar(1, lambda x, dtype: _cast(x, dtype), "attr", flops=0),  # float to int truncates; to bool is x != 0
     "bitcast": Scalar(1, lambda x, dtype: np.asarray(x).view(dtype), "attr", flops=0),
@@ -158,11 +159,12 @@ def _dot_bf16(total: Any, x: Any, y: Any) -> Any:
     return _fma(x_lower, y_lower, _fma(x_upper, y_upper, np.float32(total)))
 
 
-def _dot_integers(total: Any, x: Any, y: Any, bits: int) -> Any:
+def _dot_integers(total: Any, x: Any, y: Any, bits: int, unsigned: bool = False) -> Any:
+    """Sums of products of elements of so many bits; `unsigned`: those of the first word."""
     left, right = (np.asarray(v).astype(np.uint32) for v in (x, y))
     for start in range(0, 32, bits):
         a, b = ((v << np.uint32(32 - bits - start)).view(np.int32) >> np.int32(32 - bits) for v in (left, right))
-        total = total + a * b
+        total = total + (a & np.int32((1 << bits) - 1) if unsigned else a) * b
     return total
 
 

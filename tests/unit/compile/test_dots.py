@@ -29,16 +29,21 @@ def words(elements: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(elements).view(np.uint32).reshape(-1)
 
 
-@pytest.mark.parametrize("role", ["vector", "serial"])
-@pytest.mark.parametrize("kind, width", [("int8", 4), ("int16", 2)])
-def test_integers_are_exact(kind: str, width: int, role: str) -> None:
+def edges(kind: str) -> list[int]:
+    """Numbers at the ends of a range, and in its middle."""
     info = np.iinfo(kind)
-    edges = np.array(np.meshgrid(*[[info.min, -1, 0, 1, info.max]] * 2)).reshape(2, -1).astype(kind)
-    drawn = RNG.integers(info.min, info.max + 1, (2, 8 * width))
-    x, y = (np.concatenate([np.repeat(e, width), d]).astype(kind).reshape(-1, width) for e, d in zip(edges, drawn, strict=True))
+    return [info.min, info.min + 1, info.max // 2, info.max - 1, info.max]
+
+
+@pytest.mark.parametrize("role", ["vector", "serial"])
+@pytest.mark.parametrize("op, first, second", [("dot_i8", "int8", "int8"), ("dot_u8", "uint8", "int8"),
+                                               ("dot_i16", "int16", "int16")])
+def test_integers_are_exact(op: str, first: str, second: str, role: str) -> None:
+    width = 4 // np.dtype(first).itemsize
+    x, y = (np.concatenate([np.repeat(e.ravel(), width), RNG.choice(edges(kind), 8 * width)]).astype(kind).reshape(-1, width)
+            for kind, e in zip((first, second), np.meshgrid(edges(first), edges(second)), strict=True))
     total = RNG.integers(-(2**31), 2**31, len(x)).astype(np.int32)
     want = (total.astype(np.int64) + (x.astype(np.int64) * y).sum(-1)).astype(np.int32)
-    op = f"dot_i{8 * np.dtype(kind).itemsize}"
     np.testing.assert_array_equal(elementwise(op, total, words(x), words(y), role=role), want)
     np.testing.assert_array_equal(OPERATIONS[op](total, words(x), words(y)), want)
 
@@ -59,8 +64,8 @@ def product(x: Any, w: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("target", "dtype", "instruction"),
-    [("x86-64-v3", "int8", "vpmaddwd"), ("x86-64-v4", "int8", "vpmaddwd"), (BF16, "int8", "vpdpwssd"),
-     (BF16, "bfloat16", "vdpbf16ps"), ("aarch64-dotprod", "int8", "sdot")],
+    [("x86-64-v3", "int8", "vpmaddwd"), ("x86-64-v4", "int8", "vpmaddwd"), (BF16, "int8", "vpdpbusd"),
+     (BF16, "int16", "vpdpwssd"), (BF16, "bfloat16", "vdpbf16ps"), ("aarch64-dotprod", "int8", "sdot")],
 )  # fmt: skip
 def test_a_target_that_has_the_instruction_gets_it(target: str, dtype: str, instruction: str) -> None:
     x, w = (ms.ones(shape, dtype=dtype) for shape in ((64, 96), (96, 64)))
@@ -71,6 +76,23 @@ def test_a_target_that_has_the_instruction_gets_it(target: str, dtype: str, inst
     step = text.count(instruction)
     assert step >= 8
     assert dtype != "bfloat16" or (text.count("vfmadd") == 0 and text.count("zmm") > step)
+
+
+@on_x86
+@pytest.mark.parametrize("kinds", [("int8", "int8"), ("uint8", "int8"), ("int8", "uint8"), ("uint8", "uint8"),
+                                   ("int16", "int8")], ids="-".join)
+def test_every_mixture_of_integers_is_exact(kinds: tuple[str, str]) -> None:
+    def products(x: Any, w: Any, across: Any) -> Any:
+        return [ms.matmul(a, b, dtype=ms.int32) for a, b in ((x, w), (x, across.T), (w.T, x.T))]
+
+    shapes = ((6, 27), (27, 17))  # behind the whole words of four elements come three more
+    x, w = (RNG.choice([*edges(kind), 3], shape).astype(kind) for kind, shape in zip(kinds, shapes, strict=True))
+    want = (x.astype(np.int64) @ w.astype(np.int64)).astype(np.int32)
+    for target in (BF16, "native"):
+        with flags.override(target=target, backend="python" if target == BF16 else "llvm", cache=""):
+            got = ms.jit(products)(*[ms.asarray(a) for a in (x, w, w.T.copy())])
+        for result, expected in zip(got, (want, want, want.T), strict=True):
+            np.testing.assert_array_equal(np.asarray(result), expected)
 
 
 #: a strip, chains apart, tiles of every layout with an odd end, chunks, and a long k with a small result
