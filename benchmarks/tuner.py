@@ -18,6 +18,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,12 +28,10 @@ from unittest import mock
 import numpy as np
 
 import mainspring as ms
+from mainspring.autotune import products
 from mainspring.autotune.learned import CAUTION, MARGIN, store, table
-from mainspring.autotune.measure import PieceBench
-from mainspring.autotune.tuner import made, problems
 from mainspring.base import flags
-from mainspring.compile.choose import HEURISTIC, Fixed, using
-from mainspring.compile.lower import lower
+from mainspring.compile.choose import HEURISTIC, using
 from mainspring.compile.target import chosen
 from mainspring.learned.tune import ModelSearch, RandomSearch, Surrogate, Table, Trials
 
@@ -40,55 +39,13 @@ FOLDS, SHARE = 4, 0.95
 SEEDS, BATCH = 3, 4  # searches of a product; trials between two fits of a model
 
 
-def _product(m: int, n: int, k: int) -> tuple[Callable[..., Any], list[tuple[int, ...]]]:
-    return ms.matmul, [(m, k), (k, n)]
-
-
-def _transposed(m: int, n: int, k: int) -> tuple[Callable[..., Any], list[tuple[int, ...]]]:
-    return lambda a, b: ms.matmul(ms.matrix_transpose(a), b), [(k, m), (k, n)]
-
-
-def _linear(m: int, n: int, k: int) -> tuple[Callable[..., Any], list[tuple[int, ...]]]:
-    return lambda a, b, c: ms.gelu(ms.matmul(a, ms.matrix_transpose(b)) + c), [(m, k), (n, k), (n,)]
-
-
-def _batched(b: int, m: int, n: int, k: int) -> tuple[Callable[..., Any], list[tuple[int, ...]]]:
-    return ms.matmul, [(b, m, k), (b, k, n)]
-
-
-def _conv(b: int, s: int, i: int, o: int) -> tuple[Callable[..., Any], list[tuple[int, ...]]]:
-    return lambda x, w: ms.relu(ms.conv(x, w, padding="same")), [(b, s, s, i), (3, 3, i, o)]
-
-
-CASES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
-    **{f"product {m}×{n}×{k}": _product(m, n, k) for m, n, k in (
-        (96, 96, 96), (256, 256, 256), (512, 512, 512), (128, 1024, 512), (1000, 70, 300), (37, 450, 210))},
-    **{f"transposed {m}×{n}×{k}": _transposed(m, n, k) for m, n, k in (
-        (128, 384, 768), (512, 128, 768), (100, 100, 1000), (64, 256, 2000))},
-    **{f"linear {m}×{n}×{k}": _linear(m, n, k) for m, n, k in (
-        (768, 128, 512), (64, 256, 784), (768, 512, 128), (300, 1000, 64))},
-    **{f"batched {b} of {m}×{n}×{k}": _batched(b, m, n, k) for b, m, n, k in (
-        (48, 64, 64, 32), (32, 64, 32, 64), (8, 128, 128, 64))},
-    **{f"conv {b}×{s}×{s}, {i} to {o}": _conv(b, s, i, o) for b, s, i, o in ((16, 16, 32, 32), (8, 8, 64, 64), (4, 32, 3, 32))},
-}
-
-
 def measured(name: str, count: int) -> dict[str, Any]:
     """Costs of `count` candidates of a case and of the heuristic's, relative to that one's."""
-    function, shapes = CASES[name]
-    rng = np.random.default_rng(0)
-    graph = ms.jit(function).graph(*[ms.asarray(rng.standard_normal(shape, np.float32)) for shape in shapes])
-    lowered = lower(graph, chosen(), (), Fixed())
-    problem = max(problems(lowered.works), key=lambda p: len(p.site.candidates))
-    of = table(problem.site)
-    drawn = [of.names[i] for i in np.random.default_rng(1).permutation(len(of.names))[:count]]
-    bench = PieceBench(made(problem, of.default), chosen(), lowered.program.alone)
-    pieces = bench.made({n: made(problem, n) for n in dict.fromkeys([of.default, *drawn])})
-    kept = {n: p for n, p in pieces.items() if p is not None}
-    bench.race(list(kept.values()))
-    return {"default": of.default, "seconds": kept[of.default].seconds, "of": len(of.names), "guess": of.guess,
-            "costs": {n: p.seconds / kept[of.default].seconds for n, p in kept.items()},
-            "numbers": {n: of.encode(n).tolist() for n in kept}}
+    found = products.measured(products.CASES[name], count, chosen())
+    of, base = table(found.site), found.seconds[found.site.default]
+    return {"default": of.default, "seconds": base, "of": len(of.names), "guess": of.guess,
+            "costs": {n: s / base for n, s in found.seconds.items()},
+            "numbers": {n: of.encode(n).tolist() for n in found.seconds}}
 
 
 def tables(cases: dict[str, dict[str, Any]]) -> None:
@@ -185,7 +142,7 @@ def _trials_to(search: RandomSearch, costs: dict[str, float]) -> int:
 
 def regret(count: int, file: Path | None) -> None:
     cases: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file and file.exists() else {}
-    for name in CASES:
+    for name in products.CASES:
         if name not in cases:
             cases[name] = measured(name, count)
             if file:
@@ -219,9 +176,11 @@ def steps(names: Sequence[str], budget: float, rounds: int = 11) -> None:
             for which in (0, 1) if i % 2 else (1, 0):
                 times[which].append(_run_seconds((plain, tuned)[which].run))
         gain = statistics.median(a / b for a, b in zip(*times, strict=True))
+        kinds = Counter(w.kind for w in winners), Counter(w.kind for w in winners if w.gain > 1)
+        asked = ", ".join([f"{kinds[1][kind]} of {count} {kind}" for kind, count in sorted(kinds[0].items())])
         print(f"{name:6s} {case.name:30s} {statistics.median(times[0]) * 1e3:8.3f} ms by heuristics, "
-              f"{statistics.median(times[1]) * 1e3:8.3f} tuned for {budget:.0f} s, {gain:.3f}×; {len(winners)} decisions, "
-              f"{sum(w.gain > 1 for w in winners)} other than the heuristic's", flush=True)
+              f"{statistics.median(times[1]) * 1e3:8.3f} tuned for {budget:.0f} s, {gain:.3f}×; "
+              f"other than the heuristic's: {asked}", flush=True)
 
 
 def _run_seconds(run: Callable[[], Any], least: float = 0.03) -> float:

@@ -69,7 +69,7 @@ def table(site: Site) -> Table:
     rows = np.concatenate([numbers, numbers - numbers[at]], axis=1)
     if site.expected is None:
         return Table(names, rows, site.default)
-    costs = np.log([max(site.expected(value), 1e-9) for value in site.candidates.values()])
+    costs = np.log([max(site.expected(value, None), 1e-9) for value in site.candidates.values()])
     return Table(names, np.concatenate([rows, (costs - costs[at])[:, None]], axis=1), site.default, rows.shape[1])
 
 

@@ -21,6 +21,7 @@ from mainspring.autotune.learned import fitted, learned_chooser, store, table
 from mainspring.autotune.measure import Bench, Piece, PieceBench, whole_bench
 from mainspring.base.errors import ArgumentError
 from mainspring.compile.choose import HEURISTIC, Chooser, Decide, Fixed, Site
+from mainspring.compile.joints import Joint
 from mainspring.compile.lower import Lowered, Made, Work, lower
 from mainspring.compile.program import Branch, Instr, Loop, Repeat
 from mainspring.compile.target import Target
@@ -34,6 +35,7 @@ MIN_PROBLEMS = 4  # a model of fewer problems is not asked about others
 AT_LEAST_S = 0.5  # less time than this is not worth beginning with a problem
 MARGIN = 0.01  # by which a winner must beat the default
 CONFIRM_PAIRS = 9
+JOINTS_SHARE = 0.25  # of the time, for what is fused
 WHOLE_PAIRS, WHOLE_S = 31, 1.0  # of whole programs, when so many take no longer
 
 
@@ -86,13 +88,17 @@ def tune_graph(graph: Graph, seconds: float, *, donated: Sequence[int] = (), pat
         rule = "without a cache folder, MS_DATABASE must name a file"
         raise ArgumentError("tune", "MS_CACHE", rule, "''", "MS_DATABASE=tuned.sqlite3")
     session = Session(store(path), fitted(path), seconds, watch)
-    outcomes = session.tune(lower(graph, session.target, donated, Fixed()), again)
-    outcomes = session.believed(graph, outcomes, learned_chooser(path))
+    lowered = lower(graph, session.target, donated, Fixed())
+    outcomes = session.tune(lowered, again)
+    outcomes = session.believed(graph, outcomes, Fixed(), learned_chooser(path))
+    before = learned_chooser(path)
+    joints = session.tune_joints(lowered, again)
+    outcomes += session.believed(graph, joints, Fixed() if before is HEURISTIC else before, learned_chooser(path))
     return outcomes + session.tune_whole(graph, learned_chooser(path), again)
 
 
 @dataclass
-class _Problem:
+class Problem:
     """One decision, and where it is met."""
 
     work: Work
@@ -114,29 +120,69 @@ class Session:
 
     def tune(self, lowered: Lowered, again: bool = False) -> list[Outcome]:
         """Tune the problems of `lowered`, the costliest first, as far as the time goes."""
-        known = set() if again else {(w.kind, w.problem) for w in self.store.winners()}
+        known = self._known(again)
         alone = lowered.program.alone
         found = [p for p in problems(lowered.works) if (p.site.kind, p.site.problem) not in known]
         found.sort(key=lambda p: -_weight(p))
         outcomes = []
+        kept = JOINTS_SHARE * self.left if lowered.joints else 0.0
         for number, problem in enumerate(found):
-            if self.left < AT_LEAST_S:
+            if self.left - kept < AT_LEAST_S:
                 break
             rest = sum(math.sqrt(_weight(p)) for p in found[number:])
-            share = max(AT_LEAST_S, self.left * math.sqrt(_weight(problem)) / rest)
+            share = max(AT_LEAST_S, (self.left - kept) * math.sqrt(_weight(problem)) / rest)
             outcomes.append(self._problem(problem, alone, time.perf_counter() + share, (number, len(found))))
         for site in {o.site.kind: o.site for o in outcomes}.values():
             self.learn(site)
         return outcomes
 
-    def believed(self, graph: Graph, outcomes: list[Outcome], chooser: Chooser) -> list[Outcome]:
-        """What stands of `outcomes` once the whole program has run, as `chooser` decides and by heuristics in turn.
+    def tune_joints(self, lowered: Lowered, again: bool = False) -> list[Outcome]:
+        """Tune what is fused in `lowered`, where most elements are concerned first, as far as the time goes."""
+        known = self._known(again)
+        found: dict[tuple[str, str], list[Joint]] = {}
+        for joint in lowered.joints:
+            found.setdefault((joint.decision.site.kind, joint.decision.site.problem), []).append(joint)
+        left = [same for at, same in found.items() if at not in known]
+        left.sort(key=lambda same: -len(same) * 2 ** same[0].decision.site.facts(True)["size"])
+        outcomes = []
+        for number, same in enumerate(left):
+            if self.left < AT_LEAST_S:
+                break
+            outcome = self._joint(same[0], len(same), lowered.program.alone)
+            if outcome is not None:
+                outcomes.append(outcome)
+                if self.watch is not None:
+                    self.watch(Progress(self.budget - self.left, self.budget, number, len(left), outcome.site, 2, outcome.gain))
+        return outcomes
+
+    def _joint(self, joint: Joint, uses: int, alone: bool) -> Outcome | None:
+        """Time the piece of a joint both ways; None where the decision is not met in the piece alone."""
+        site, graph = joint.decision.site, joint.piece()
+        names = [site.default, *[name for name in site.candidates if name != site.default]]
+        both = [lower(graph, self.target, (), Fixed(of_problems=(((site.kind, site.problem), name),))) for name in names]
+        met = any((j.decision.site.kind, j.decision.site.problem) == (site.kind, site.problem) for j in both[0].joints)
+        if not met or [c.tobytes() for c in both[0].constants] != [c.tobytes() for c in both[1].constants]:
+            return None
+        bench = whole_bench(graph, both[0], self.target)
+        pieces = bench.pieces({name: replace(lowered.program, told=alone) for name, lowered in zip(names, both, strict=True)})
+        default = pieces[site.default]
+        assert default is not None  # it is what runs without a tuner
+        winner, gain = _judged(bench, default, pieces[names[1]])
+        self.store.win(Winner(site.kind, site.problem, winner, gain))
+        return Outcome(site, uses, default.seconds if default.samples else default.sample(bench.operands), 2, winner, gain)
+
+    def _known(self, again: bool) -> set[tuple[str, str]]:
+        """What has a winner, and is not tuned."""
+        return set() if again else {(w.kind, w.problem) for w in self.store.winners()}
+
+    def believed(self, graph: Graph, outcomes: list[Outcome], before: Chooser, chooser: Chooser) -> list[Outcome]:
+        """What stands of `outcomes` once the whole program has run, as `chooser` decides and as was decided `before` in turn.
 
         A piece that was timed alone found its operands in other caches than among its neighbours. Where the program as a whole
         is not faster, nothing of this session is kept but the trials.
         """
         changed = [o for o in outcomes if o.winner != o.site.default]
-        plain, tuned = (lower(graph, self.target, (), c) for c in (Fixed(), chooser))
+        plain, tuned = (lower(graph, self.target, (), c) for c in (before, chooser))
         if not changed or not ends(plain.program.instrs):
             return outcomes
         bench = whole_bench(graph, plain, self.target)
@@ -154,7 +200,7 @@ class Session:
     def tune_whole(self, graph: Graph, chooser: Chooser, again: bool = False) -> list[Outcome]:
         """Tune what is decided about the program of `graph` as a whole, its kernels as `chooser` decides."""
         lowered = lower(graph, self.target, (), Fixed() if chooser is HEURISTIC else chooser)
-        known = set() if again else {(w.kind, w.problem) for w in self.store.winners()}
+        known = self._known(again)
         outcomes = []
         for site in [d.site for d in lowered.whole if (d.site.kind, d.site.problem) not in known]:
             bench = whole_bench(graph, lowered, self.target)
@@ -174,7 +220,7 @@ class Session:
             self.models[kind] = Surrogate.fit(trials, guess=table(site).guess)
             self.store.keep_model(kind, self.models[kind].to_bytes())
 
-    def _problem(self, problem: _Problem, alone: bool, until: float, place: tuple[int, int]) -> Outcome:
+    def _problem(self, problem: Problem, alone: bool, until: float, place: tuple[int, int]) -> Outcome:
         site = problem.site
         domain = table(site)
         search = ModelSearch(domain, min(MAX_TRIALS, len(site.candidates)), PATIENCE, prior=self.models.get(site.kind))
@@ -202,18 +248,18 @@ class Session:
         return Outcome(site, problem.uses, default.seconds, len(relative), winner, gain)
 
 
-def problems(works: Sequence[Work]) -> list[_Problem]:
+def problems(works: Sequence[Work]) -> list[Problem]:
     """The distinct decisions of `works`."""
-    found: dict[tuple[str, str], _Problem] = {}
+    found: dict[tuple[str, str], Problem] = {}
     for work in works:
         for decision in work.decisions:
             site = decision.site
-            at = found.setdefault((site.kind, site.problem), _Problem(work, site, 0))
+            at = found.setdefault((site.kind, site.problem), Problem(work, site, 0))
             at.uses += 1
     return list(found.values())
 
 
-def made(problem: _Problem, name: str) -> Made:
+def made(problem: Problem, name: str) -> Made:
     """The kernels of a problem with the candidate `name`, other decisions as the heuristic makes them."""
     return problem.work.make(Decide(Fixed(of_problems=(((problem.site.kind, problem.site.problem), name),))))
 
@@ -228,7 +274,7 @@ def known_trials(store: Store, kind: str) -> Trials:
     return trials
 
 
-def _weight(problem: _Problem) -> float:
+def _weight(problem: Problem) -> float:
     """About what a problem costs in a run of the program, in floating-point operations."""
     kernels, _ = made(problem, problem.site.default)
     moved = sum(p.size for k in kernels for p in k.params)

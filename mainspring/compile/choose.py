@@ -20,6 +20,8 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from mainspring.compile.target.costs import Costs
+
 T = TypeVar("T")
 
 
@@ -31,7 +33,8 @@ class Site:
         default: name of the heuristic's candidate.
         options: gives the candidates, name -> what the compiler makes of it; asked only when it matters.
         facts: numbers of a candidate by which its cost may be foretold, by name; the same names for all sites of a kind.
-        expected: what a candidate should cost by the facts of the target, in any unit; all sites of a kind have it, or none.
+        expected: what a candidate should cost by a table of costs (the target's when None), in any unit; all sites of a kind
+            have it, or none.
     """
 
     kind: str
@@ -39,7 +42,7 @@ class Site:
     default: str
     options: Callable[[], dict[str, Any]]
     facts: Callable[[Any], dict[str, float]]
-    expected: Callable[[Any], float] | None = None
+    expected: Callable[[Any, Costs | None], float] | None = None
 
     @cached_property
     def candidates(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from mainspring.compile.lanes import by_lanes
 from mainspring.compile.loopnest import Nest, collapse, lets, value_ref
 from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, Store, Write, load
 from mainspring.compile.rename import substitute_vars
-from mainspring.compile.sites import product_site
+from mainspring.compile.sites import few_site, product_site
 from mainspring.compile.target import Target
 from mainspring.compile.tile import Tile
 from mainspring.compile.tiled import Tiled, apart, tree
@@ -46,6 +46,7 @@ from mainspring.ops.movement import ravel, unravel
 from mainspring.types.dtype import DType, int64
 
 MAX_CHUNKS, MIN_CHUNK = 8, 128
+FEW = 8  # rows or columns up to which it is a question whether to pack
 
 
 def chunk_count(k: int) -> int:
@@ -181,10 +182,25 @@ class Contraction:
     # --------------------------------------------------------------------------------------------------- choice
 
     def kernels(self) -> tuple[list[Kernel], list[Buffer]]:
-        if self._is_thin():
-            streams = self.m <= self.target.costs.strip_rows and min(self.n, self.k) >= LANES and self.dot is None
-            return by_lanes(self) or ([(few_rows(self) if streams else None) or self._strip()], [])
-        return self._tiled()
+        heuristic = self._way()
+        if heuristic != "tiles" and (lanes := by_lanes(self)) is not None:
+            return lanes
+        few = self.dot is None and (heuristic != "tiles" or min(self.m, self.n) <= FEW)
+        way = self.decide(heuristic, lambda: few_site(self._problem(), self._extents(), heuristic, self._streams())) if few \
+            else heuristic
+        if way == "tiles":
+            return self._tiled()
+        return [(few_rows(self) if way == "stream" else None) or self._strip()], []
+
+    def _way(self) -> str:
+        """How the heuristic makes the product: in "tiles", or without packing, as a "stream" of the right one or a "strip"."""
+        if not self._is_thin():
+            return "tiles"
+        return "stream" if self.m <= self.target.costs.strip_rows and self._streams() else "strip"
+
+    def _streams(self) -> bool:
+        """Whether the right operand may be read as a stream."""
+        return self.m <= FEW and min(self.n, self.k) >= LANES and self.dot is None
 
     def _is_thin(self) -> bool:
         """Whether packing costs more than it brings."""

@@ -16,10 +16,14 @@ Fusion never changes arithmetic, only where values live.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
+from mainspring.compile.choose import Decide, Decision
 from mainspring.compile.inline import Element, at_flat, flat_index, is_virtual, moves_only, space_of
+from mainspring.compile.joints import Joint, carved, joint_site
 from mainspring.compile.target.costs import Costs
 from mainspring.ir import scalar as s
 from mainspring.ir.graph import CONSTANT, INPUT, ITEM, Graph, Node, users
@@ -31,6 +35,7 @@ from mainspring.types.shape import TensorType
 MAX_MEMBERS = 96
 MAX_FOLDS = 4  # reductions that one kernel does side by side
 INLINE_DEPTH = 8  # elementwise nodes of single use that are computed inside the reduction that reads them
+UNSURE = 4  # times that work, beyond which nobody asks
 FEW_ROWS, SMALL = 16, 16384  # a row kernel has one task a row: with fewer rows than this, only small domains are fused
 
 
@@ -128,8 +133,11 @@ def _padded(v: Node) -> list[Node]:
 class Fuser:
     """Groups the values of one graph; `lasting` ones (see `lasting`) are not computed together with others."""
 
-    def __init__(self, graph: Graph, costs: Costs, updated: Collection[Node] = (), lasting: Collection[Node] = ()):
-        self.graph, self.costs, self.updated, self.lasting = graph, costs, updated, lasting
+    def __init__(self, graph: Graph, costs: Costs, decide: Decide, updated: Collection[Node] = (),
+                 lasting: Collection[Node] = ()):
+        self.graph, self.costs, self.decide, self.updated, self.lasting = graph, costs, decide, updated, lasting
+        self.asked: list[tuple[Decision, list[Node]]] = []  # with the values that a decision is about
+        self.apart: list[tuple[Node, Node]] = []  # values that stay in different groups
         self.nodes = graph.nodes()
         self.readers = users(graph)
         self.forced = self._forced()
@@ -252,7 +260,9 @@ class Fuser:
         candidates = ordered if kind in ("map", "row") else []
         for group in candidates:
             joined = self._joined(group, v, kind)
-            if joined is not None and not any(d.ancestors & group.bit for d in before.values() if d is not group):
+            if joined is None or any(d.ancestors & group.bit for d in before.values() if d is not group):
+                continue
+            if self._fused(group, v, kind, joined):
                 self._join(group, v, joined, before.values())
                 for other in candidates:
                     if other is not group and self.group_of[other.members[0]] is other:
@@ -267,6 +277,37 @@ class Fuser:
         """Whether `v` lasts as the values of `group` do."""
         return (v in self.lasting) == (group.members[0] in self.lasting)
 
+    def _fused(self, group: Group, v: Node, kind: str, shape: tuple[str, int, int]) -> bool:
+        """Whether `v`, which may join `group`, does. Where it begins a row kernel or is an epilogue, that is a decision."""
+        rows, width = shape[1:]
+        default = not (kind == "row" and rows < FEW_ROWS and rows * width > SMALL)
+        if group.kind != "contract" and kind != "row":
+            return default
+        read = [u for u in group.members[1:] if any(h.of is u for h in self.hits[v])]
+        facts = {"epilogue": float(group.kind == "contract"), "rows": math.log2(rows + 1),
+                 "width": math.log2(width + 1), "group": math.log2(group.size), "reads": float(len(self.hits[v]))}
+        fused = self._ask("fuse", v, [group.members[0], *read], default, facts, [v, group.members[0]])
+        if not fused:
+            self.apart.append((v, group.members[0]))
+        return fused
+
+    def _ask(self, kind: str, v: Node, others: Sequence[Node], default: bool, facts: dict[str, float],
+             about: list[Node]) -> bool:
+        """The answer to a question of `kind`; see `joints`."""
+        met = len(self.decide.made)
+        answer = self.decide(default, lambda: joint_site(kind, v, list(others), default, facts))
+        self.asked += [(decision, about) for decision in self.decide.made[met:]]
+        return answer
+
+    def joints(self) -> list[Joint]:
+        """What was decided, each with the piece of the graph that it is about."""
+        return [Joint(decision, partial(self._piece, about)) for decision, about in self.asked]
+
+    def _piece(self, about: Sequence[Node]) -> Graph:
+        groups = {self.group_of[v] for v in about}
+        inside = {v for v in self.nodes if v in self.absorbed or v in self.again or self.group_of.get(v) in groups}
+        outputs = [v for g in groups for v in g.stored]
+        return carved(sorted(outputs, key=self.nodes.index), inside, lambda n: n.op in (INPUT, ITEM) or not self.inlined(n))
     def _beside(self, v: Node, before: Iterable[Group]) -> Group | None:
         """The latest reduce group over the domain of `v` that reads memory as `v` does, and for which `v` need not wait."""
         space, waits = space_of(v), 0
@@ -302,8 +343,6 @@ class Fuser:
             if group.kind not in ("map", "row") or domain != (rows, width):
                 return None
             if group.kind == "map" and group.size != rows * width:
-                return None
-            if rows < FEW_ROWS and rows * width > SMALL:
                 return None
             shape = ("row", rows, width)
         else:
@@ -370,6 +409,8 @@ class Fuser:
             if (third.ancestors & other.bit and group.ancestors & third.bit) or (
                     third.ancestors & group.bit and other.ancestors & third.bit):
                 return
+        if any({self.group_of[u], self.group_of[v]} == {other, group} for u, v in self.apart):
+            return
         shape = (row.kind, row.rows, row.width)
         members = set(other.members) | set(group.members)
         if not all(self._legal(v, members - {v}, shape, group.size) for v in members):
@@ -415,9 +456,18 @@ class Fuser:
                 continue
             most = self.costs.again_flops if len(outside[v]) == 1 else 2
             recipe = _Recipe(self, self.group_of[v], wanted, v.type.size)  # type: ignore[union-attr]
-            if recipe.add(v) and recipe.flops <= most and (len(recipe.large) == 1 or self._moves(v, wanted)):
+            legal = recipe.add(v) and (len(recipe.large) == 1 or self._moves(v, wanted))
+            if legal and self._made_again(v, recipe, most, list(outside[v])):
                 self.again.update(recipe.made)
                 wanted.update(recipe.small)
+
+    def _made_again(self, v: Node, recipe: _Recipe, most: float, readers: list[Group]) -> bool:
+        """Whether `readers` compute `v` again: a decision where the work is neither nothing nor hopeless."""
+        default = recipe.flops <= most
+        if not readers or recipe.flops <= 2 or recipe.flops > UNSURE * most:
+            return default
+        facts = {"readers": float(len(readers)), "work": math.log2(recipe.flops), "reads": float(len(recipe.large))}
+        return self._ask("again", v, list(recipe.made)[1:], default, facts, [v, *[g.members[0] for g in readers]])
 
     def _moves(self, v: Node, wanted: dict[Node, None]) -> bool:
         """Whether one elementwise value alone reads `v`, once, and nothing else is wanted of its group: it is made there."""

@@ -25,6 +25,7 @@ from mainspring.compile.contraction import contraction_kernels
 from mainspring.compile.donate import reuse_donated
 from mainspring.compile.fuse import Fuser, Group
 from mainspring.compile.hoist import hoist
+from mainspring.compile.joints import Joint
 from mainspring.compile.lasting import lasting_values, set_apart
 from mainspring.compile.loopnest import Nest, map_kernel, row_kernel
 from mainspring.compile.loops import Buffer, For, Kernel, Store, Write, load
@@ -80,13 +81,14 @@ class Lowered:
 
     `once` is what is done once for operands that last, a program with the same bases: it fills the memory behind the very last
     of them, `kept` bytes each.
-    `works` are the pieces in which something was decided, `whole` is what was decided about all of it; nothing under the
-    heuristic, which is not asked.
+    `joints` is what was decided about fusing, `works` are the pieces in which something was decided, `whole` is what was
+    decided about all of it; nothing under the heuristic, which is not asked.
     """
 
     program: Program
     constants: list[np.ndarray]
     aliases: list[int | None]
+    joints: list[Joint]
     works: list[Work]
     whole: list[Decision]
     once: Program | None = None
@@ -95,7 +97,7 @@ class Lowered:
     @property
     def decisions(self) -> list[Decision]:
         """All that was decided, in order."""
-        return [*[d for work in self.works for d in work.decisions], *self.whole]
+        return [*[j.decision for j in self.joints], *[d for work in self.works for d in work.decisions], *self.whole]
 
 
 Made = tuple[list[Kernel], list[Buffer]]  # kernels, to be run in order, and the buffers that live between them
@@ -130,7 +132,8 @@ def lower(graph: Graph, target: Target, donated: Sequence[int] = (), chooser: Ch
                                                       program.alone))
         program = program if told == program.alone else replace(program, told=told)
     reused = [None if a is None else inputs.index(a) for a in aliases]
-    return Lowered(program, lowering.constants, reused, lowering.works, whole.made, once, tuple([x.nbytes for x in kept]))
+    found = lowering.joints, lowering.works, whole.made
+    return Lowered(program, lowering.constants, reused, *found, once, tuple([x.nbytes for x in kept]))
 
 
 @dataclass
@@ -141,6 +144,7 @@ class _Lowering:
     bases: int
     chooser: Chooser
     work: float = 0.0
+    joints: list[Joint] = field(default_factory=list)
     works: list[Work] = field(default_factory=list)
     constants: list[np.ndarray] = field(default_factory=list)
     slots: dict[Node, Slot] = field(default_factory=dict)
@@ -199,8 +203,10 @@ class _Region:
 
     def steps(self) -> list[Step]:
         """Fuse, then lower each group."""
-        fuser = Fuser(self.graph, self.lowering.target.costs, self.updated, self.lasting)
+        lowering = self.lowering
+        fuser = Fuser(self.graph, lowering.target.costs, Decide(lowering.chooser), self.updated, self.lasting)
         groups = fuser.run()
+        lowering.joints += fuser.joints()
         for node, view in zip(self.graph.outputs, self.outputs, strict=True):
             if node.op not in (INPUT, CONSTANT) and node not in self.views:
                 self.views[node] = view

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import heapq
 import math
+from dataclasses import replace
 
 from mainspring.base import flags
 from mainspring.compile.blocking import Blocking, Extents, candidates, cost
 from mainspring.compile.choose import Site, problem
 from mainspring.compile.loops import LANES
 from mainspring.compile.target import Target
+from mainspring.compile.target.costs import Costs
 
 WAYS = ("place", "bases", "columns", "rows")
 RIGHTS = ("place", "task", "kernel")
@@ -26,8 +28,8 @@ def product_site(text: str, e: Extents, target: Target, default: Blocking) -> Si
     """The choice of a blocking, among those that should cost least on the threads there are; the cheapest first."""
     shares = (flags.threads(),)
 
-    def expected(b: Blocking) -> float:
-        return cost(e, b, target, shares=shares)
+    def expected(b: Blocking, costs: Costs | None = None) -> float:
+        return cost(e, b, target if costs is None else replace(target, costs=costs), shares)
 
     def options() -> dict[str, Blocking]:
         found = heapq.nsmallest(MOST, candidates(e, target), key=lambda b: (expected(b), b.name))
@@ -60,6 +62,19 @@ def _product_facts(e: Extents, target: Target, b: Blocking) -> dict[str, float]:
         "waste of rows": tiles * b.rows / e.m - 1,
         "waste of columns": panels * b.columns / e.n - 1,
     }
+
+
+def few_site(text: str, e: Extents, default: str, streams: bool) -> Site:
+    """Whether a product of few rows or columns is made in register tiles of packed panels, or of its operands as they lie."""
+    ways = ["tiles", "strip", *["stream"] * streams]
+
+    def facts(way: str) -> dict[str, float]:
+        log = {name: math.log2(value) for name, value in (("batch", e.batch), ("m", e.m), ("n", e.n), ("k", e.k))}
+        return {**log, **{name: float(way == name) for name in ("tiles", "strip", "stream")},
+                **{f"left in {name}": float(e.way == name) for name in WAYS},
+                "direct": float(e.direct), "plain": float(e.plain)}
+
+    return Site("few", text, default, lambda: {way: way for way in ways}, facts)
 
 
 def team_site(label: str, text: str, work: float, alone: bool) -> Site:

@@ -199,16 +199,24 @@ def tune(
     budget: Annotated[float, typer.Option(help="Seconds to measure for.")] = 60.0,
     database: Annotated[Path | None, typer.Option("--database", "--out", help="File that keeps what is learned.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads to tune for; all cores by default.")] = None,
+    fit: Annotated[bool, typer.Option("--fit", help="Fit the costs that lead all heuristics to this machine (2 or 3 minutes "
+                                      "are enough); with --show or --forget, print or drop them.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Measure anew what has a winner already.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Print what is known, and stop.")] = False,
     forget: Annotated[bool, typer.Option("--forget", help="Remove what is known, and stop.")] = False,
 ) -> None:
     """Measure the ways to compile a program's kernels, and use the fastest from now on. Results stay the same, to the bit."""
-    from mainspring.tools import tuning
+    from mainspring.tools import fitting, tuning
 
+    about = fitting if fit else tuning
     with flags.override(**_checked_threads(threads)):
         if show or forget:
-            tuning.forget(database) if forget else tuning.show(database)
+            about.forget(database) if forget else about.show(database)
+        elif fit and name is None:
+            fitting.carry_out(budget, database)
+        elif fit:
+            rule = "a fit is of the machine, and has no name"
+            raise ArgumentError("tune --fit", "name", rule, name, "mainspring tune --fit --budget 150")
         elif name is None:
             raise ArgumentError("tune", "name", "name a recipe or a family", "", "mainspring tune shakespeare --budget 60")
         else:

@@ -97,7 +97,7 @@ def carry_out(name: str, seconds: float, database: Path | None, again: bool) -> 
     outcomes: list[Outcome] = []
     with flags.override(database=str(database or autotune.database()), tuned=1):
         end = time.perf_counter() + seconds
-        with _Bar(seconds) as bar:
+        with Bar(seconds) as bar:
             for number, workload in enumerate(found):
                 share = (end - time.perf_counter()) / (len(found) - number)
                 graph = jit(workload.function).graph(*workload.arguments)
@@ -177,25 +177,25 @@ def show(database: Path | None) -> None:
 def forget(database: Path | None) -> None:
     """Remove everything learned, for every machine and version the file knows."""
     path = str(database or autotune.database())
-    print(f"{path}: {store(path).forget()} winners forgotten, with all trials and models")
+    print(f"{path}: {store(path).forget()} winners forgotten, with all trials, models and fitted costs")
 
 
-class _Bar:
+class Bar:
     """Progress on standard error: a bar where that is a terminal, a line a problem elsewhere."""
 
     def __init__(self, seconds: float) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
-        from rich.progress import Progress as Bar
+        from rich.progress import Progress as Rich
 
         self._console = Console(stderr=True)
         self._live = sys.stderr.isatty()
-        self._bar = Bar(BarColumn(bar_width=None), TextColumn("{task.completed:.0f}/{task.total:.0f} s {task.fields[facts]}"),
+        self._bar = Rich(BarColumn(bar_width=None), TextColumn("{task.completed:.0f}/{task.total:.0f} s {task.fields[facts]}"),
                         console=self._console, expand=True, disable=not self._live)
-        self._task = self._bar.add_task("tune", total=seconds, facts="lowering …")
+        self._task = self._bar.add_task("tune", total=seconds, facts="…")
         self._started, self._last = time.perf_counter(), ""
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> Bar:
         self._bar.start()
         return self
 
@@ -204,9 +204,12 @@ class _Bar:
 
     def watch(self, progress: Progress) -> None:
         """See `tuner.Progress`."""
-        facts = (f"{progress.site.kind} {label(progress.site.problem)} ({progress.number + 1}/{progress.problems}): "
-                 f"{progress.trials} trials, {progress.gain:.2f} times")
+        self.tell(f"{progress.site.kind} {label(progress.site.problem)} ({progress.number + 1}/{progress.problems}): "
+                  f"{progress.trials} trials, {progress.gain:.2f} times", progress.site.problem)
+
+    def tell(self, facts: str, of: str) -> None:
+        """What is done now, and with what."""
         self._bar.update(self._task, completed=time.perf_counter() - self._started, facts=facts)
-        if not self._live and progress.site.problem != self._last:
-            self._last = progress.site.problem
+        if not self._live and of != self._last:
+            self._last = of
             self._console.print(facts, markup=False, highlight=False, soft_wrap=True)
