@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import mainspring as ms
 from mainspring.autotune import fit, learned, products
@@ -20,6 +21,8 @@ from mainspring.compile.target import TARGETS, chosen
 from mainspring.compile.target.costs import COSTS, Costs
 from mainspring.learned.tune import Winner
 from mainspring.runtime.executable import build, target_in_force
+from mainspring.tools import fitting
+from mainspring.tools.cli import app
 
 OTHER = replace(chosen().costs, barrier=1.0, pack=500.0, pack_across=500.0, wake_ns=1.0, strip_rows=1.0)
 ARRAYS = [np.random.default_rng(0).standard_normal(shape).astype(np.float32) for shape in ((150, 300), (300, 200))]
@@ -129,3 +132,24 @@ def test_a_short_fit_measures_and_judges_and_keeps_nothing(database: str, monkey
     assert told[:3] == list(small) and not Path(database).exists()
     with pytest.raises(ArgumentError, match="3 products"):
         fit.fit(0.1, cases={})
+
+
+def test_the_command_keeps_shows_and_drops_and_loses_nothing_when_stopped(database: str, monkeypatch: Any) -> None:
+    def call(*arguments: str) -> str:
+        result = CliRunner().invoke(app, ["tune", "--fit", "--database", database, *arguments])
+        return f"{result.exit_code} {result.output}"
+
+    def fitting_to(costs: Costs, after: float) -> None:
+        monkeypatch.setattr(fitting, "fit", lambda seconds, watch: fit.Outcome(costs, {"a": 1.1}, {"a": after}))
+
+    def stopped(seconds: float, watch: Any) -> fit.Outcome:
+        raise KeyboardInterrupt
+
+    fitting_to(OTHER, 1.2)
+    assert "not kept" in call() and "no fitted costs" in call("--show")
+    fitting_to(OTHER, 1.0)
+    assert "kept in" in call() and "costs fitted to this machine" in call("--show") and learned.fitted(database).costs == OTHER
+    monkeypatch.setattr(fitting, "fit", stopped)
+    assert not call().startswith("0 ") and learned.fitted(database).costs == OTHER
+    assert "dropped" in call("--forget") and "no fitted costs" in call("--show")
+    assert call("shakespeare").startswith("2 ") and call("--budget", "0").startswith("2 ")
