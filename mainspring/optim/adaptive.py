@@ -43,9 +43,10 @@ class AdamState(NamedTuple):
 
 
 def _unbiased(x: Any, decay: float, count: Any) -> Any:
-    """x / (1 - decay^count), the denominator without cancellation and in float64 before it is rounded to the dtype of `x`."""
+    """x / (1 - decay^count): times the reciprocal, one for all elements, found without cancellation and in float64 before it is
+    rounded to the dtype of `x`."""
     steps: Any = cast_to(count, float64)
-    return x / cast_to(-expm1(steps * math.log(decay)), x.dtype) if decay else x
+    return x * cast_to(-1.0 / expm1(steps * math.log(decay)), x.dtype) if decay else x
 
 
 def scale_by_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Optimizer:
