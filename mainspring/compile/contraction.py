@@ -11,7 +11,8 @@ alone) and batch (both, or kept apart). Legend: m row, n column, k reduced, b ba
              acc[MR][NR] += left[m][k] · panel[k][n], k in order, in registers
              epilogue on the tile, store
 
-Small or thin products skip the packing: a *strip* of NV vectors of neighbouring results runs through k.
+Small or thin products skip the packing: a *strip* of NV vectors of neighbouring results runs through k; where both operands run
+along the lanes (depthwise convolutions), a tile of rows × lanes does (`lanes`).
 
 Numerics (docs/numerics.md): an element is one FMA chain over k in order within each of `chunk_count(K)` equal chunks, and the
 chunks are summed by a fixed binary tree. The choice of kernel, tile or panel changes no bit.

@@ -11,7 +11,7 @@ nothing is summed; a tile of neighbouring rows × lanes stays in registers, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +22,13 @@ from mainspring.compile.tiled import apart, tree
 from mainspring.ir import scalar as s
 from mainspring.ir.scalar import Expr
 from mainspring.ops.movement import unravel
-from mainspring.types.dtype import int64
+from mainspring.types.dtype import bool_, int64
 
-LONG = 512  # elements of k from which on its chunks are tasks
+LONG = 128  # elements of k from which on it is taken in blocks
 NEAR = 128  # lanes of a task: whole lines of memory, one beside the other
 BLOCK_BYTES = 8192  # of an operand that all row tiles go through before the next
 LITERAL = 64  # taps up to which k is written out, so that each is at a constant distance
-ZERO = s.const(0, int64)
+ZERO, TRUE = s.const(0, int64), s.const(True, bool_)
 
 Made = tuple[list[Kernel], list[Buffer]]
 
@@ -68,19 +68,18 @@ class _Lanes:
 
     def __init__(self, of: Any, roles: Roles):
         self.of, self.roles, self.domain = of, roles, of.dims.domain
-        self.near = self.domain[roles.rows[-1]]
+        self.near, self.lanes = self.domain[roles.rows[-1]], self.domain[-1]
         self.outer = [self.domain[i] for i in roles.rows[:-1]]
         self.rest = [self.domain[i] for i in roles.rest]
         most = of.target.accumulators(of.dtype)
         rows = self._rows(most)
-        wide = -(-self.domain[-1] // LANES)
-        self.reg = Tile(rows, min(wide, max(1, most // rows)), of.dtype)
-        self.strips = -(-wide // self.reg.vectors)
+        self.reg = Tile(rows, max(1, min(self.lanes // LANES, most // rows)), of.dtype)
+        self.strips = -(-self.lanes // self.reg.columns)
         self.beside = min(self.strips, max(1, NEAR // self.reg.columns))
         self.groups = -(-self.strips // self.beside)
         self.tiles = -(-self.near // rows)
         self.even = self.near % rows == 0
-        self.k = s.var("k", of.k)
+        self.k, self.strip, self.lane = s.var("k", of.k), s.var("strip", self.strips), s.var("last", self.lanes)
         self.flops = 2 * math.prod(self.domain) * of.k
 
     def _rows(self, most: int) -> int:
@@ -90,73 +89,86 @@ class _Lanes:
 
     def kernels(self) -> Made:
         """By the length of k."""
-        long = self.of.chunks > 1 and self.of.k >= max(LONG, 4 * math.prod([*self.outer, self.near]))
+        long = self.of.k >= max(LONG, 4 * math.prod([*self.outer, self.near]))
         return self._long() if long else ([self._short()], [])
 
     # -------------------------------------------------------------------------------------------------------- places
 
-    def _strips(self, group: Expr, strip: Expr, body: Sequence[Stmt], lane: Expr, wide: Expr) -> For:
-        """`body` for each strip of lanes of `group`."""
-        here = strip * self.reg.columns + self.reg.column
+    def _strips(self, group: Expr, body: Callable[[Expr], Sequence[Stmt]]) -> list[Stmt]:
+        """`body` for each strip of lanes of `group`; its argument says which lanes of a strip are to be stored.
+
+        The last strip begins early where lanes do not come out even, so that nothing is read under a mask.
+        """
+        wide, whole = self.reg.columns, self.lanes // self.reg.columns
         start = group * self.beside
         stop = start + self.beside if self.strips % self.beside == 0 else s.apply("min", start + self.beside, self.strips)
-        return For(strip, start, stop, substitute_vars(tuple(body), {lane: here, wide: here}))
+        here = self.strip * wide + self.reg.column
+        if whole == self.strips:
+            return [For(self.strip, start, stop, self._at(here, body(TRUE)))]
+        first = max(0, self.lanes - wide)
+        own = s.compare("le", whole * wide, first + self.reg.column) if whole else s.compare("lt", self.reg.column, self.lanes)
+        last = For(self.strip, s.apply("max", start, whole), stop, self._at(first + self.reg.column, body(own)))
+        return [*([For(self.strip, start, s.apply("min", stop, whole), self._at(here, body(TRUE)))] if whole else []), last]
+
+    def _at(self, here: Expr, body: Sequence[Stmt]) -> tuple[Stmt, ...]:
+        return substitute_vars(tuple(body), {self.lane: here})
 
     def _first(self, tile: Expr) -> Expr:
         """The first row of a tile along the nearest dim; the last one begins early where they do not come out even."""
         return tile * self.reg.rows if self.even else s.apply("min", tile * self.reg.rows, self.near - self.reg.rows)
 
-    def _place(self, rest: Expr, outer: Expr, row: Expr, lane: Expr) -> list[Expr]:
+    def _place(self, rest: Expr, outer: Expr, row: Expr) -> list[Expr]:
         """The index in the domain."""
         place = dict(zip(self.roles.rest, unravel(rest, tuple(self.rest)) if self.rest else [], strict=True))
         place.update(zip(self.roles.rows, [*(unravel(outer, tuple(self.outer)) if self.outer else []), row], strict=True))
-        return [*[place[i] for i in range(len(self.domain) - 1)], lane]
+        return [*[place[i] for i in range(len(self.domain) - 1)], self.lane]
 
-    def _step(self, place: Sequence[Expr], inside: Expr, steps: dict[int, Buffer]) -> Stmt:
+    def _step(self, place: Sequence[Expr], own: Expr, steps: dict[int, Buffer]) -> Stmt:
         """acc += left · right at k; `steps`: tables of the places along k of an operand."""
-        factors = list(self.of._body(self.domain, place, self.k, None if s.is_const(inside) else inside))
+        guard = own if self.lanes < self.reg.columns else None
+        factors = list(self.of._body(self.domain, place, self.k, guard))
         for side, table in steps.items():
             plain = self.of._body(self.domain, place, self.k, None)[side]
-            factors[side] = load(plain.attr, apart(plain, self.k)[0] + load(table, self.k), inside)  # type: ignore[index]
+            factors[side] = load(plain.attr, apart(plain, self.k)[0] + load(table, self.k), guard)  # type: ignore[index]
         return self.reg.step(factors[0], factors[1])
+
+    def _results(self, total: Expr, place: Sequence[Expr], own: Expr) -> list[Stmt]:
+        of = self.of
+        return [Let(of.refs[of.root], s.cast(total, of.root.dtype)), *of.epilogue(self.domain, place, own)]
 
     # -------------------------------------------------------------------------------------------------------- short k
 
     def _short(self) -> Kernel:
         """A task has the rows along the nearest dim, and some lanes."""
-        of, reg = self.of, self.reg
-        task = s.var("task", math.prod(self.rest) * math.prod(self.outer) * self.groups)
-        group, row, strip = task % self.groups, task // self.groups, s.var("strip", self.strips)
-        rest, outer = row // math.prod(self.outer), row % math.prod(self.outer)
-        tile, lane = s.var("tile", self.tiles), s.var("last", self.domain[-1])
-        wide = s.var("wide", self.strips * reg.columns)
-        inside = s.compare("lt", wide, self.domain[-1])
-        place = self._place(rest, outer, self._first(tile) + reg.i, lane)
-        parts = Buffer("parts", of.dtype, of.chunks * reg.acc.size, "scratch")
-        chain = of.chained(self.k, reg, parts, self._step(place, inside, {}))
-        if of.chunks == 1 and of.k <= LITERAL:
-            chain = [reg.clear(), For(self.k, ZERO, s.const(of.k, int64), (self._step(place, inside, {}),), "unroll")]
-        if self.even:
-            chain.append(reg.over(*of.finish(reg, parts, self.domain, place, inside)))
-        else:
-            chain += self._store_own(parts, rest, outer, tile, lane, inside)
-        loop = For(tile, ZERO, s.const(self.tiles, int64), (self._strips(group, strip, chain, lane, wide),))
+        of, outers = self.of, math.prod(self.outer)
+        task, tile = s.var("task", math.prod(self.rest) * outers * self.groups), s.var("tile", self.tiles)
+        group, row = task % self.groups, task // self.groups
+        parts = Buffer("parts", of.dtype, of.chunks * self.reg.acc.size, "scratch")
+        body = self._strips(group, lambda own: self._chain(parts, row // outers, row % outers, tile, own))
         used = [parts] if of.chunks > 1 or not self.even else []
-        return of.nest.kernel("lanes", task.attr[1], task, (loop,), of.group, (reg.acc, *used), self.flops)
+        loop = For(tile, ZERO, s.const(self.tiles, int64), tuple(body))
+        return of.nest.kernel("lanes", task.attr[1], task, (loop,), of.group, (self.reg.acc, *used), self.flops)
 
-    def _store_own(self, parts: Buffer, rest: Expr, outer: Expr, tile: Expr, lane: Expr, inside: Expr) -> list[Stmt]:
-        """The rows of a tile that are not those of the tile before."""
-        of, reg, i = self.of, self.reg, s.var("row", self.reg.rows)
+    def _chain(self, parts: Buffer, rest: Expr, outer: Expr, tile: Expr, own: Expr) -> list[Stmt]:
+        """All of k for one tile, then its results."""
+        of, reg = self.of, self.reg
+        place = self._place(rest, outer, self._first(tile) + reg.i)
+        step = self._step(place, own, {})
+        chain = of.chained(self.k, reg, parts, step)
+        if of.chunks == 1 and of.k <= LITERAL:
+            chain = [reg.clear(), For(self.k, ZERO, s.const(of.k, int64), (step,), "unroll")]
+        if self.even:
+            return [*chain, reg.over(*of.finish(reg, parts, self.domain, place, own))]
         keep = [reg.over(Store((Write(parts, reg.place, reg.value),)))] if of.chunks == 1 else []
-        first = self._first(tile)
-        total = tree([load(parts, c * reg.acc.size + i * reg.columns + reg.column) for c in range(of.chunks)])
-        stmts = self._results(total, self._place(rest, outer, first + i, lane), inside)
-        own = For(i, tile * reg.rows - first, s.const(reg.rows, int64), (reg.across(*stmts),))
-        return [*keep, own]
+        return [*chain, *keep, self._own_rows(lambda at, c: load(parts, c * reg.acc.size + at), rest, outer, tile, own)]
 
-    def _results(self, total: Expr, place: Sequence[Expr], inside: Expr) -> list[Stmt]:
-        of = self.of
-        return [Let(of.refs[of.root], s.cast(total, of.root.dtype)), *of.epilogue(self.domain, place, inside)]
+    def _own_rows(self, part: Callable[[Expr, int], Expr], rest: Expr, outer: Expr, tile: Expr, own: Expr) -> For:
+        """The results of the rows of a tile that are not those of the tile before; `part`: a place of the tile in chunk c."""
+        i, first = s.var("row", self.reg.rows), self._first(tile)
+        total = tree([part(i * self.reg.columns + self.reg.column, c) for c in range(self.of.chunks)])
+        stmts = self._results(total, self._place(rest, outer, first + i), own)
+        start = ZERO if self.even else tile * self.reg.rows - first
+        return For(i, start, s.const(self.reg.rows, int64), (self.reg.across(*stmts),))
 
     # --------------------------------------------------------------------------------------------------------- long k
 
@@ -165,38 +177,39 @@ class _Lanes:
         of, reg, outers, rests = self.of, self.reg, math.prod(self.outer), math.prod(self.rest)
         kernels, tables = self._steps()
         block = min(of.chunk, max(LANES, BLOCK_BYTES // (self.beside * reg.columns * of.dtype.itemsize)))
-        each, strip = reg.acc.size, s.var("strip", self.strips)
         task = s.var("task", of.chunks * rests * self.groups)
         c, rest, group = task // (rests * self.groups), task // self.groups % rests, task % self.groups
         turn, row, tile = s.var("block", -(-of.chunk // block)), s.var("outer", outers), s.var("tile", self.tiles)
         begin = c * of.chunk + turn * block
         whole = of.chunk % block == 0 and of.steps == of.chunks * of.chunk
         end = begin + block if whole else s.apply("min", begin + block, of.until(c))
-        lane, wide = s.var("last", self.domain[-1]), s.var("wide", self.strips * reg.columns)
-        inside = s.compare("lt", wide, self.domain[-1])
-        parts = Buffer("parts", of.dtype, of.chunks * rests * self.strips * outers * self.tiles * each)
+        parts = Buffer("parts", of.dtype, of.chunks * rests * self.strips * outers * self.tiles * reg.acc.size)
 
-        def home(c: Expr | int, rest: Expr, strip: Expr, row: Expr, tile: Expr) -> Expr:
-            return ((((c * rests + rest) * self.strips + strip) * outers + row) * self.tiles + tile) * each
+        def home(c: Expr | int, rest: Expr, row: Expr, tile: Expr) -> Expr:
+            return ((((c * rests + rest) * self.strips + self.strip) * outers + row) * self.tiles + tile) * reg.acc.size
 
-        where = home(c, rest, strip, row, tile) + reg.place
-        step = self._step(self._place(rest, row, self._first(tile) + reg.i, lane), inside, tables)
-        chain = (reg.set(load(parts, where, s.compare("lt", 0, turn))), For(self.k, begin, end, (step,)),
-                 reg.over(Store((Write(parts, where, reg.value),))))
-        loop = For(row, ZERO, s.const(outers, int64), (For(tile, ZERO, s.const(self.tiles, int64), chain),))
-        body = For(turn, ZERO, s.const(turn.attr[1], int64), (self._strips(group, strip, (loop,), lane, wide),))
+        def chains(own: Expr) -> list[Stmt]:
+            where = home(c, rest, row, tile) + reg.place
+            step = self._step(self._place(rest, row, self._first(tile) + reg.i), own, tables)
+            chain = (reg.set(load(parts, where, s.compare("lt", 0, turn))), For(self.k, begin, end, (step,)),
+                     reg.over(Store((Write(parts, where, reg.value),))))
+            return [For(row, ZERO, s.const(outers, int64), (For(tile, ZERO, s.const(self.tiles, int64), chain),))]
+
+        body = For(turn, ZERO, s.const(turn.attr[1], int64), tuple(self._strips(group, chains)))
         product = of.nest.kernel("lanes", task.attr[1], task, (body,), of.group, (reg.acc,), self.flops)
+        return [*kernels, product, self._sums(parts, home)], [*tables.values(), parts]
 
-        done = s.var("task", rests * outers * self.strips)
-        strip, row, rest = done % self.strips, done // self.strips % outers, done // (self.strips * outers)
-        i, first = s.var("row", reg.rows), self._first(tile)
-        total = tree([load(parts, home(c, rest, strip, row, tile) + i * reg.columns + reg.column) for c in range(of.chunks)])
-        stmts = self._results(total, self._place(rest, row, first + i, lane), inside)
-        own = ZERO if self.even else tile * reg.rows - first
-        sums = For(tile, ZERO, s.const(self.tiles, int64), (For(i, own, s.const(reg.rows, int64), (reg.across(*stmts),)),))
-        finish = of.nest.kernel("finish", done.attr[1], done, substitute_vars((sums,), {
-            lane: strip * reg.columns + reg.column, wide: strip * reg.columns + reg.column}), of.group)
-        return [*kernels, product, finish], [*tables.values(), parts]
+    def _sums(self, parts: Buffer, home: Callable[..., Expr]) -> Kernel:
+        """The chunks of every tile summed, and the epilogue."""
+        of, outers = self.of, math.prod(self.outer)
+        task, tile = s.var("task", math.prod(self.rest) * outers * self.groups), s.var("tile", self.tiles)
+        group, row, rest = task % self.groups, task // self.groups % outers, task // (self.groups * outers)
+
+        def results(own: Expr) -> list[Stmt]:
+            rows = self._own_rows(lambda at, c: load(parts, home(c, rest, row, tile) + at), rest, row, tile, own)
+            return [For(tile, ZERO, s.const(self.tiles, int64), (rows,))]
+
+        return of.nest.kernel("finish", task.attr[1], task, tuple(self._strips(group, results)), of.group)
 
     def _steps(self) -> tuple[list[Kernel], dict[int, Buffer]]:
         """Tables of the places along k of the operands where these are no multiples of k."""
