@@ -17,7 +17,6 @@ CASES = {
     "3x3": ((12, 12), (3, 3), 32, 2, {"padding": 1}),
     "3x3 of odd places": ((11, 13), (3, 3), 19, 1, {"padding": 1, "stride": 2}),
     "5x5, long": ((14, 14), (5, 5), 40, 5, {"padding": 2}),
-    "7x7": ((9, 9), (7, 7), 16, 2, {"padding": "same"}),
     "spread window": ((10, 10), (3, 3), 9, 2, {"padding": 2, "dilation": 2}),
     "1-D, long": ((200,), (3,), 150, 8, {}),
     "3-D": ((5, 6, 7), (3, 3, 3), 16, 2, {"padding": 1}),
@@ -36,18 +35,18 @@ def setting(name):
     def conv(x, w):
         return ms.conv(x, w, groups=x.shape[-1], **static)
 
-    def all_of(x, w, ct):
-        _, back = ms.vjp(conv, x, w)
-        return ms.relu(conv(x, w)) + ct, *back(ct)
+    def all_of(x, w):
+        y, back = ms.vjp(conv, x, w)
+        return ms.relu(y) + 1, *back(y - 0.5)
 
-    return all_of, (x, w, draw(*conv(ms.asarray(x), ms.asarray(w)).shape))
+    return all_of, (x, w)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_channel_has_the_bits_it_has_alone(name):
     all_of, operands = setting(name)
     whole = [np.asarray(v) for v in ms.jit(all_of)(*operands)]
-    for c in (0, operands[0].shape[-1] - 1):
+    for c in (0, operands[0].shape[-1] // 2, operands[0].shape[-1] - 1):
         alone = ms.jit(all_of)(*[np.ascontiguousarray(v[..., c : c + 1]) for v in operands])
         for one, every in zip(alone, whole, strict=True):
             assert np.asarray(one).tobytes() == np.ascontiguousarray(every[..., c : c + 1]).tobytes(), c
