@@ -42,6 +42,7 @@ from mainspring.ops.movement import ravel, unravel
 from mainspring.types.dtype import int64
 
 CHUNK = 4096  # elements of a long innermost dim that make one task
+SHORT = 2048  # elements of a task that takes several short rows
 LEAST_CHUNK, CHUNKS = 1024, (1024, 2048, 4096, 8192, 16384, 65536)
 # elements of an array with which a kernel of rows prefetches the next row (less is near anyway, and more, which no cache holds,
 # waits for the memory's bandwidth and not for its latency), and of the row at least
@@ -149,6 +150,8 @@ def _map_body(nest: Nest, group: Group, domain: tuple[int, ...]) -> tuple[list[S
 def tasked(nest: Nest, group: Group, domain: tuple[int, ...], dims: list[Expr], stmts: list[Stmt], chunk: int) -> Kernel:
     """Outer dims and chunks of the last one are dealt out as tasks; the last one is the vector loop."""
     last, flops = domain[-1], math.prod(domain) * flops_of(stmts)
+    if len(domain) > 1 and last <= SHORT // 2:
+        return _blocks_of_rows(nest, group, domain, dims, stmts, flops)
     chunks = -(-last // chunk)
     outer = math.prod(domain[:-1])
     task = s.var("task", outer * chunks)
@@ -158,6 +161,24 @@ def tasked(nest: Nest, group: Group, domain: tuple[int, ...], dims: list[Expr], 
     body = substitute_vars(tuple(stmts), dict(zip(dims[:-1], places, strict=True)))
     loops = cut(For(dims[-1], start, stop, body, "vector"))
     return nest.kernel("map", outer * chunks, task, loops, group, flops=flops)
+
+
+def _blocks_of_rows(nest: Nest, group: Group, domain: tuple[int, ...], dims: list[Expr], stmts: list[Stmt],
+                    flops: int) -> Kernel:
+    """Short rows: a task is a block of neighbours in one of the outer dims, whole in the dims within that."""
+    cut, size = len(domain) - 2, domain[-1]  # the dim that is cut, elements of one place in it
+    while cut and size * domain[cut] <= SHORT // 2:
+        size *= domain[cut]
+        cut -= 1
+    blocks = -(-domain[cut] // max(1, SHORT // size))
+    block = -(-domain[cut] // blocks)
+    task = s.var("task", math.prod(domain[:cut]) * blocks)
+    start = task % blocks * block
+    stop = start + block if domain[cut] % block == 0 else s.apply("min", start + block, domain[cut])
+    body = substitute_vars(tuple(stmts), dict(zip(dims[:cut], unravel(task // blocks, domain[:cut]), strict=True)))
+    for dim, role in ((dims[-1], "vector"), *((dim, "serial") for dim in reversed(dims[cut + 1 : -1]))):
+        body = (For(dim, s.const(0, int64), s.const(dim.attr[1], int64), body, role),)
+    return nest.kernel("map", task.attr[1], task, (For(dims[cut], start, stop, body),), group, flops=flops)
 
 
 def collapse(domain: tuple[int, ...], dims: Sequence[Expr], stmts: Sequence[Stmt]) -> tuple[int, ...]:
