@@ -166,19 +166,20 @@ def tasked(nest: Nest, group: Group, domain: tuple[int, ...], dims: list[Expr], 
 def _blocks_of_rows(nest: Nest, group: Group, domain: tuple[int, ...], dims: list[Expr], stmts: list[Stmt],
                     flops: int) -> Kernel:
     """Short rows: a task is a block of neighbours in one of the outer dims, whole in the dims within that."""
-    cut, size = len(domain) - 2, domain[-1]  # the dim that is cut, elements of one place in it
-    while cut and size * domain[cut] <= SHORT // 2:
-        size *= domain[cut]
-        cut -= 1
-    blocks = -(-domain[cut] // max(1, SHORT // size))
-    block = -(-domain[cut] // blocks)
-    task = s.var("task", math.prod(domain[:cut]) * blocks)
+    at, size = len(domain) - 2, domain[-1]  # the dim whose blocks are tasks, elements of one place in it
+    while at and size * domain[at] <= SHORT // 2:
+        size *= domain[at]
+        at -= 1
+    blocks = -(-domain[at] // max(1, SHORT // size))
+    block = -(-domain[at] // blocks)
+    task = s.var("task", math.prod(domain[:at]) * blocks)
     start = task % blocks * block
-    stop = start + block if domain[cut] % block == 0 else s.apply("min", start + block, domain[cut])
-    body = substitute_vars(tuple(stmts), dict(zip(dims[:cut], unravel(task // blocks, domain[:cut]), strict=True)))
-    for dim, role in ((dims[-1], "vector"), *((dim, "serial") for dim in reversed(dims[cut + 1 : -1]))):
-        body = (For(dim, s.const(0, int64), s.const(dim.attr[1], int64), body, role),)
-    return nest.kernel("map", task.attr[1], task, (For(dims[cut], start, stop, body),), group, flops=flops)
+    stop = start + block if domain[at] % block == 0 else s.apply("min", start + block, domain[at])
+    body = substitute_vars(tuple(stmts), dict(zip(dims[:at], unravel(task // blocks, domain[:at]), strict=True)))
+    body = cut(For(dims[-1], s.const(0, int64), s.const(domain[-1], int64), body, "vector"))
+    for dim in reversed(dims[at + 1 : -1]):
+        body = (For(dim, s.const(0, int64), s.const(dim.attr[1], int64), body),)
+    return nest.kernel("map", task.attr[1], task, (For(dims[at], start, stop, body),), group, flops=flops)
 
 
 def collapse(domain: tuple[int, ...], dims: Sequence[Expr], stmts: Sequence[Stmt]) -> tuple[int, ...]:
