@@ -30,7 +30,7 @@ from mainspring.compile.choose import Decide
 from mainspring.compile.dots import SHIFT, WORD, Dot, dot_for, grain, narrow, word
 from mainspring.compile.few import few_rows
 from mainspring.compile.fuse import Group
-from mainspring.compile.inline import at_flat, space_of
+from mainspring.compile.inline import at_flat, flat_index, space_of
 from mainspring.compile.lanes import by_lanes
 from mainspring.compile.loopnest import Nest, collapse, lets, value_ref
 from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, Store, Write, load
@@ -272,8 +272,16 @@ class Contraction:
 
         element = self.nest.element(leaf, self.group)
         stmts = lets(self.group.members[1:], self.refs, lambda v: element.body(v, at_flat(v, flat), guard))
-        stmts.append(Store(tuple(Write(self.nest.buffer_of(v), flat, self.refs[v], guard) for v in self.group.stored)))
+        stmts.append(Store(tuple(self._kept(v, flat, guard) for v in self.group.stored)))
         return stmts
+
+    def _kept(self, v: Node, flat: Expr, guard: Expr | None) -> Write:
+        """The store of element `flat` of a value, within the zeros around it if it has any."""
+        x = self.group.bordered.get(v)
+        if x is None:
+            return Write(self.nest.buffer_of(v), flat, self.refs[v], guard)
+        index = [i + low for i, low in zip(at_flat(x, flat), v.static["low"], strict=True)]
+        return Write(self.nest.buffer_of(v), flat_index(v, index), self.refs[x], guard)
 
     # ----------------------------------------------------------------------------------------------------- tiles
 

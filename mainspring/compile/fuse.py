@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from mainspring.compile.choose import Decide, Decision
-from mainspring.compile.inline import Element, at_flat, flat_index, is_virtual, moves_only, space_of
+from mainspring.compile.inline import Element, at_flat, flat_index, is_border, is_virtual, moves_only, space_of
 from mainspring.compile.joints import Joint, carved, joint_site
 from mainspring.compile.target.costs import Costs
 from mainspring.ir import scalar as s
@@ -51,6 +51,7 @@ class Group:
     width: int = 0
     ancestors: int = 0  # bit i: depends on group i, directly or not
     stored: list[Node] = field(default_factory=list)  # members that somebody outside reads
+    bordered: dict[Node, Node] = field(default_factory=dict)  # a stored node that is a member (the value) with zeros around it
 
     @property
     def bit(self) -> int:
@@ -250,9 +251,25 @@ class Fuser:
         for v in self.nodes:
             if v in self.kinds and v not in self.absorbed:
                 self.hits[v] = self._hits(v)
-                self._place(v, self.kinds[v])
+                if not self._stays(v):
+                    self._place(v, self.kinds[v])
         self._mark_stored()
         return self._ordered()
+
+    def _stays(self, v: Node) -> bool:
+        """Whether `v` is the result of a contraction, read by nobody else, with zeros around it: the result is stored there."""
+        if v.op.name != "pad" or not is_border(v) or v.type.size == 0:  # type: ignore[union-attr]
+            return False
+        x = v.inputs[0]
+        group = self.group_of.get(x)
+        empty = group is not None and any([0 in n.shape for n in group.members[0].inputs])
+        if group is None or group.kind != "contract" or x not in group.members or empty:
+            return False
+        if self.readers[x] != [v] or x in self.forced:
+            return False
+        group.bordered[v] = x
+        self.group_of[v] = group
+        return True
 
     def _place(self, v: Node, kind: str) -> None:
         before = {g.number: g for h in self.hits[v] if (g := self._group(h.of)) is not None}
@@ -336,6 +353,8 @@ class Fuser:
     def _joined(self, group: Group, v: Node, kind: str) -> tuple[str, int, int] | None:
         """(kind, rows, width) of the group with `v` in it, or None when `v` may not join."""
         if group.kind in ("template", "update") or len(group.members) >= MAX_MEMBERS:
+            return None
+        if group.bordered and any(h.of in group.bordered for h in self.hits[v]):
             return None
         if kind == "row":
             rows, width = v.type.size, _product(space_of(v).reduced)  # type: ignore[union-attr]

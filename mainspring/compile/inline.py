@@ -102,6 +102,12 @@ def _compute_virtual(of: Node) -> bool:
     return reads is not None and reads <= VIRTUAL_READS
 
 
+def is_border(of: Node) -> bool:
+    """Whether `of` puts zeros around its operand, and does nothing else."""
+    st = of.static
+    return of.op.name == "pad" and st["value"] == 0 and not any(st["interior"]) and min((0, *st["low"], *st["high"])) == 0
+
+
 def is_constant_like(of: Node) -> bool:
     """Whether `of` depends on literals and indices only, so that it can be made anew wherever it is read."""
     return is_virtual(of) and (of.op is CONSTANT or all(is_constant_like(n) for n in of.inputs))

@@ -18,6 +18,7 @@ import numpy as np
 from mainspring.base import flags
 from mainspring.base.errors import CompileError
 from mainspring.compile import simplify, windows
+from mainspring.compile.border import border_kernel
 from mainspring.compile.canonical import canonical
 from mainspring.compile.chains import split_few_rows
 from mainspring.compile.choose import HEURISTIC, Chooser, Decide, Decision
@@ -263,6 +264,8 @@ class _Region:
             self.copy(self.view(of.inputs[0]), self.view(of), of.type)  # type: ignore[arg-type]
             self.run(update_kernel(nest, group))
         elif group.size and group.stored:  # what nobody reads from memory is computed again by those who need it
+            for v in group.bordered:
+                self.run(border_kernel(self.buffer(v), v))
             make = partial(self._make, nest, group)
             decide = Decide(self.lowering.chooser)
             kernels, between = make(decide)

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from mainspring.compile.inline import is_virtual, space_of
+from mainspring.compile.inline import is_border, is_virtual, space_of
 from mainspring.compile.simplify import rewrite
 from mainspring.ir.graph import ITEM, Graph, Node, constant_node, graph, node
 from mainspring.ir.op import OPS
@@ -130,10 +130,10 @@ def share_padding(of: Graph) -> Graph:
     after: dict[Node, int] = {}  # of which x, in bits, a node waits for the padded form
     for old in of.nodes():
         waits = [after[n] for n in old.inputs]
-        after[old] = bits.get(old.inputs[0], 0) if _plain_pad(old) else 0
+        after[old] = bits.get(old.inputs[0], 0) if is_border(old) else 0
         for w in waits:
             after[old] |= w
-        if _plain_pad(old):
+        if is_border(old):
             x = old.inputs[0]
             new[old] = _within(new[x], wide[x], old.static["low"], old.shape)
             continue
@@ -149,7 +149,7 @@ def _widest(of: Graph) -> dict[Node, Pads]:
     """For every x that is padded, the most zeros before and after it in each dim."""
     wide: dict[Node, Pads] = {}
     for n in of.nodes():
-        if _plain_pad(n):
+        if is_border(n):
             low, high = wide.get(n.inputs[0], (n.static["low"], n.static["high"]))
             wide[n.inputs[0]] = (tuple(map(max, low, n.static["low"])), tuple(map(max, high, n.static["high"])))
     return wide
@@ -159,12 +159,6 @@ def _elementwise(x: Node) -> bool:
     """Whether `x` is computed, element by element."""
     space = space_of(x) if x.inputs and isinstance(x.type, TensorType) and x.op is not ITEM else None
     return space is not None and not space.reduced and not is_virtual(x)
-
-
-def _plain_pad(n: Node) -> bool:
-    """Whether `n` puts zeros around its operand, and does nothing else."""
-    st = n.static
-    return n.op.name == "pad" and st["value"] == 0 and not any(st["interior"]) and min((0, *st["low"], *st["high"])) == 0
 
 
 def _within(x: Node, pads: Pads, low: tuple[int, ...], shape: tuple[int, ...]) -> Node:
