@@ -19,7 +19,8 @@ from mainspring.compile.loops import LANES
 from mainspring.compile.target import Target
 from mainspring.types.dtype import DType
 
-COPIED = ("columns", "rows")  # ways of the left operand that copy it into the task's memory
+COPIED = ("across", "columns", "rows")  # ways of the left operand that copy it into the task's memory
+ACROSS_COLUMNS = 96  # from so many columns of a task on, rows that lie in place are copied across
 SHARES = (2, 8)  # threads that tasks are to be dealt to evenly
 MIN_DEEP = 2048  # a shorter k is not worth kernels of their own for its chunks, unless measured
 WAYS = 8  # of a second-level cache: lines that lie its size / WAYS apart share a set of so many
@@ -78,6 +79,11 @@ class Blocking:
     def columns(self) -> int:
         """Columns of a panel."""
         return self.vectors * LANES
+
+
+def way_of(way: str, b: Blocking) -> str:
+    """How the left operand of extents with this way reaches the tiles of `b`."""
+    return "across" if way == "place" and not b.deep and b.panels * b.columns >= ACROSS_COLUMNS else way
 
 
 @cache
@@ -161,15 +167,18 @@ def _step(e: Extents, b: Blocking, each: int, target: Target) -> float:
     costs = target.costs
     size, registers = e.dtype.itemsize, b.vectors * each
     left, right = b.rows * size, b.columns * size
-    loads = b.rows * (2 if e.way == "bases" and b.rows > 8 else 1) + registers
+    way = way_of(e.way, b)
+    loads = b.rows * (2 if way == "bases" and b.rows > 8 else 1) + registers
     cycles = max(b.rows * registers * costs.multiply, loads * costs.load, costs.chain) + costs.step
+    if way not in COPIED:
+        cycles += b.rows * costs.bank
     if b.right == "place" and e.k * max(e.stride, right) > target.l1_bytes // 2:
         colliding = e.k * math.gcd(e.stride, target.l2_bytes // WAYS) > target.l2_bytes
         cycles += right * (costs.colliding if colliding else costs.crossing)
     if e.k * right > target.l1_bytes // 2:
         cycles += right * costs.right
     if e.k * (left + right) > target.l1_bytes // 2:
-        cycles += left * costs.left
+        cycles += left * (costs.near if way in COPIED else costs.left)
     return cycles
 
 
@@ -179,13 +188,17 @@ def _first(e: Extents, b: Blocking, each: int, target: Target) -> float:
     left, right = b.tiles * b.rows * e.k, b.panels * e.k * b.columns  # elements
     size = e.dtype.itemsize
     again = -(-right * size // NEAR_BYTES) if left * size > target.l2_bytes // 2 else 1
-    cycles = left * size * again * costs.left_first + right * size * costs.right_first
-    if b.right == "place" and e.of_right * e.n * e.k * size > target.l2_bytes:
+    way = way_of(e.way, b)
+    once_more = costs.left_again if way in COPIED else costs.left_first
+    cycles = left * size * (costs.left_first + (again - 1) * once_more) \
+        + right * size * (costs.right_far if right * size > target.l2_bytes else costs.right_first)
+    far = e.of_right * e.n * e.k * size > target.l2_bytes
+    if b.right == "place" and far:
         cycles += right * size * costs.lines_first
-    if e.way in COPIED:
-        cycles += left * (costs.columns if e.way == "columns" else costs.rows)
+    if way in COPIED:
+        cycles += left * {"across": costs.across, "columns": costs.columns, "rows": costs.rows}[way]
     if b.right == "task":
-        cycles += right // LANES * each * (costs.pack if e.direct else costs.pack_across)
+        cycles += right // LANES * each * (costs.pack_across if not e.direct else costs.pack_far if far else costs.pack)
     return cycles
 
 

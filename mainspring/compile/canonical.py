@@ -127,7 +127,7 @@ class _Canonical:
         return f"{self.buffers[w.buffer]} {self.expr(w.index)} {self.expr(w.value)}{guard}"
 
     def prefetch(self, stmt: Prefetch, indent: str) -> None:
-        self.lines.append(f"{indent}prefetch {self.buffers[stmt.buffer]} {self.expr(stmt.index)} {stmt.write}")
+        self.lines.append(f"{indent}prefetch {self.buffers[stmt.buffer]} {self.expr(stmt.index)} {stmt.write} {stmt.level}")
 
     def reduce(self, stmt: Reduce, indent: str) -> None:
         self.lines.append(f"{indent}reduce {self.expr(stmt.var)} {stmt.extent} {stmt.role}")

@@ -137,7 +137,7 @@ class _Emitter(Values):
     def _prefetch(self, stmt: Prefetch) -> None:
         if self.mask(None) is None:  # a remainder is not worth it
             address = self._address(stmt.buffer, self.first(stmt.index))
-            how = [ir.Constant(I32, n) for n in (int(stmt.write), 3, 1)]  # in the nearest cache of data
+            how = [ir.Constant(I32, n) for n in (int(stmt.write), 4 - stmt.level, 1)]  # caches of data
             call(self.b, "llvm.prefetch.p0", ir.VoidType(), [address, *how])
 
     def _let(self, stmt: Let) -> None:
@@ -228,11 +228,15 @@ class _Emitter(Values):
         """A loop that transposes, block by block: LANES rows read as vectors along j, their columns stored along i."""
         written = frozenset([t.write.buffer])
         last_row, last_column = self.value(t.outer.stop), self.value(t.inner.stop)
+        begin, end = fixed(self.value(t.outer.start)), fixed(last_row)
+        left = (end - begin) % LANES if begin is not None and end is not None else 0  # rows of the last block, where known
 
         def block(rows: Chunk, columns: Chunk) -> None:
-            read = [row(rows, columns, r) for r in range(LANES)]
-            for r, column in enumerate(transposed(self.b, read, itemsize, self.target.vector_bytes)):
-                store(rows, columns, r, Value(self.b, column))
+            count = left if rows.mask is not None and left else LANES
+            read = [row(rows, columns, r) for r in range(count)]
+            read += [poison(read[0].type)] * (LANES - count)
+            for c, column in enumerate(transposed(self.b, read, itemsize, self.target.vector_bytes)):
+                store(rows, columns, c, column, count)
 
         def row(rows: Chunk, columns: Chunk, r: int) -> ir.Value:
             index = rows.base + r
@@ -241,12 +245,16 @@ class _Emitter(Values):
                 self._run(t.lets)
                 return to_memory(self.value(t.write.value), t.write.buffer.dtype).splat().raw
 
-        def store(rows: Chunk, columns: Chunk, c: int, value: Value) -> None:
+        def store(rows: Chunk, columns: Chunk, c: int, column: ir.Value, count: int) -> None:
             index = columns.base + c
             exists = nullcontext() if columns.mask is None else self.b.if_then((index < last_column).raw)
             with exists, self.lanes_of(rows, written):
                 self.known[t.inner.var] = index
-                self.write(t.write, value, None)
+                if count == LANES:
+                    self.write(t.write, Value(self.b, column), None)
+                else:
+                    part = self.b.shuffle_vector(column, column, ir.Constant(ir.VectorType(I32, count), list(range(count))))
+                    self.b.store(part, self._address(t.write.buffer, self.first(t.write.index)), align=itemsize)
 
         itemsize = t.write.buffer.dtype.itemsize
         self._pieces(t.outer.var, t.outer.start, t.outer.stop, lambda rows: self._pieces(

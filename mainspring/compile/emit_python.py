@@ -136,7 +136,8 @@ class _Writer:
             self.line(text)
 
     def prefetch(self, stmt: Prefetch) -> None:
-        """Nothing to do."""
+        """Nothing to do, in a body that may hold nothing else."""
+        self.line("pass")
 
     def write(self, w: Write, memo: dict[Expr, str]) -> str:
         index, value = self.value(w.index, memo), self.value(w.value, memo)

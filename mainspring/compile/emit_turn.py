@@ -54,7 +54,9 @@ def _fits(t: Turning) -> bool:
         return False
     if of_rows & set(walk(t.inner.start, t.inner.stop)):
         return False
-    if _few(t.outer) or _few(t.inner) or any(x.op == "load" and x.attr is write.buffer for x in walk(*values)):
+    if _few(t.outer, LANES // 4) or _few(t.inner, LANES // 2):
+        return False
+    if any(x.op == "load" and x.attr is write.buffer for x in walk(*values)):
         return False
     terms = affine(write.index)[0]
     mixed = any(of_rows & set(walk(x)) or j in set(walk(x)) for x in terms if x not in (i, j))
@@ -62,8 +64,8 @@ def _fits(t: Turning) -> bool:
     return not mixed and terms.get(i) == 1 and apart and any(_along(x, j) for x in walk(write.value))
 
 
-def _few(loop: For) -> bool:
-    return is_const(loop.start) and is_const(loop.stop) and loop.stop.attr - loop.start.attr < LANES // 2
+def _few(loop: For, least: int) -> bool:
+    return is_const(loop.start) and is_const(loop.stop) and loop.stop.attr - loop.start.attr < least
 
 
 def _along(x: Expr, j: Expr) -> bool:

@@ -109,11 +109,15 @@ class Store(Stmt):
 
 @dataclass(frozen=True, eq=False)
 class Prefetch(Stmt):
-    """Element `index` of `buffer` (which may lie outside of it) will be read soon, or written; this changes no value."""
+    """Element `index` of `buffer` (which may lie outside of it) will be read soon, or written; this changes no value.
+
+    level: the cache to bring it to, 1 for the nearest.
+    """
 
     buffer: Buffer
     index: Expr
     write: bool = False
+    level: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +249,8 @@ _HEADS = {
     For: lambda s, i: [f"{i}for {show(s.var)} in {show(s.start)}..{show(s.stop)} {s.role}:"],
     Let: lambda s, i: [f"{i}{show(s.ref)} = {show(s.value)}"],
     Store: _show_store,
-    Prefetch: lambda s, i: [f"{i}prefetch {s.buffer.name}[{show(s.index)}]" + (" to write" if s.write else "")],
+    Prefetch: lambda s, i: [f"{i}prefetch {s.buffer.name}[{show(s.index)}]" + " to write" * s.write
+                        + f" into level {s.level}" * (s.level > 1)],
     Reduce: lambda s, i: [f"{i}reduce {show(s.var)} < {s.extent} {s.role}: "
                           + ", ".join(f"{show(f.ref)} = {f.combine}({show(f.value)})" for f in s.folds)],
     If: lambda s, i: [f"{i}if {show(s.condition)}:" + (" (else below)" if s.other else "")],

@@ -26,7 +26,7 @@ def _map_stmt(stmt: Stmt, change: Callable[[Expr], Expr], buffer: Callable[[Buff
                                   None if w.guard is None else change(w.guard))
                             for w in stmt.writes]))
     if isinstance(stmt, Prefetch):
-        return Prefetch(buffer(stmt.buffer), change(stmt.index), stmt.write)
+        return replace(stmt, buffer=buffer(stmt.buffer), index=change(stmt.index))
     if isinstance(stmt, For):
         return replace(stmt, start=change(stmt.start), stop=change(stmt.stop), body=inner(stmt.body))
     if isinstance(stmt, Reduce):

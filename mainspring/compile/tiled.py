@@ -10,12 +10,13 @@ tile begins earlier, so that every tile is whole; only rows that are its own are
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mainspring.compile.blocking import COPIED, NEAR_BYTES, Blocking
-from mainspring.compile.dots import SHIFT, WORD
+from mainspring.compile import ahead
+from mainspring.compile.blocking import COPIED, NEAR_BYTES, Blocking, way_of
+from mainspring.compile.dots import SHIFT, WORD, narrow
 from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, Store, Write, load
 from mainspring.compile.rename import substitute_vars
 from mainspring.compile.tile import Tile
@@ -24,9 +25,10 @@ from mainspring.ir.scalar import Expr
 from mainspring.ops.movement import ravel, unravel
 from mainspring.types.dtype import int64
 
-PACK_BLOCK = 4096  # elements that a task of the packing kernel moves
+PACK_BLOCK = 4096  # elements that a task of the packing kernel moves, where panels lie across
 DEEP_BLOCK = 128  # rows of k that all row tiles of a task go through before the next: they stay in the first-level cache
-PACK_PANELS = 4  # panels of such a task where rows are contiguous across panels: a read then is some lines, not one
+TOGETHER = 24  # vectors of sums that the steps written out in a row may add to
+PACK_ROWS, PACK_PANELS = 8, 64  # rows and panels of such a task where panels lie along: few streams are read, runs written
 ZERO = s.const(0, int64)
 
 
@@ -72,8 +74,9 @@ class Tiled:
         """right -> panels[b][n / NR][k][NR], a kernel of its own."""
         of, nr, count = self.of, self.nr, self.count
         batch = math.prod(of.dims.domain[i] for i in self.of_right)
-        beside = 1 if of.right_along == "k" else min(PACK_PANELS, count)
-        block, groups = max(1, min(of.steps, PACK_BLOCK // (nr * beside))), -(-count // beside)
+        along = of.right_along == "k"
+        beside = 1 if along else min(PACK_PANELS, count)
+        block, groups = min(of.steps, max(1, PACK_BLOCK // nr) if along else PACK_ROWS), -(-count // beside)
         blocks = -(-of.steps // block)
         task, beyond = s.var("task", batch * groups * blocks), s.var("beside", beside) if beside > 1 else ZERO
         b, group = task // (blocks * groups), task // blocks % groups
@@ -82,14 +85,14 @@ class Tiled:
         start, stop = _range(task % blocks, block, of.steps)
         panel = first + beyond
         body = self._packing(panels, (b * count + panel) * (of.steps * nr), panel, places, start, stop,
-                             lambda copy: copy if beyond is ZERO else For(beyond, ZERO, last - first, (copy,)))
+                             around=lambda copy: copy if beyond is ZERO else For(beyond, ZERO, last - first, (copy,)))
         return of.nest.kernel("pack", task.attr[1], task, (body,), of.group)
 
     def _packing(self, panels: Buffer, base: Expr, panel: Expr, places: dict[int, Expr], start: Expr, stop: Expr,
-                 around: Callable[[For], For] = lambda copy: copy) -> For:
+                 within: Callable[[For], For] = lambda copy: copy, around: Callable[[For], For] = lambda copy: copy) -> For:
         """panels[base + k·NR + lane] = right[k][panel·NR + lane] for k in start … stop, along what is contiguous.
 
-        `around` makes a loop over panels around the copy of one.
+        A loop over panels goes `around` the copy of one, or `within` that over k: around the copy of one row.
         """
         of, lane = self.of, s.var("pl", self.nr)
         n, wide = s.var("column", of.n), s.var("wide", self.count * self.nr)  # an index in range is read without a remainder
@@ -99,10 +102,11 @@ class Tiled:
         here = panel * self.nr + lane
         copy, = substitute_vars((Store((Write(panels, base + self.k * self.nr + lane, right),)),), {n: here, wide: here})
         if not along:
-            return For(self.k, start, stop, (around(For(lane, ZERO, s.const(self.nr, int64), (copy,), "vector")),))
-        within = s.const(self.nr, int64) if of.n % self.nr == 0 else s.apply("min", s.const(self.nr, int64),
+            row = For(lane, ZERO, s.const(self.nr, int64), (copy,), "vector")
+            return around(For(self.k, start, stop, (within(row),)))
+        columns = s.const(self.nr, int64) if of.n % self.nr == 0 else s.apply("min", s.const(self.nr, int64),
                                                                            of.n - panel * self.nr)
-        return around(For(lane, ZERO, within, (For(self.k, start, stop, (copy,), "vector"),)))
+        return around(within(For(lane, ZERO, columns, (For(self.k, start, stop, (copy,), "vector"),))))
 
     def _right(self, panels: Buffer | None, b: Expr, panel: Expr,
                some: tuple[Expr, Expr, int]) -> tuple[Expr, list[Stmt], list[Buffer]]:
@@ -112,9 +116,7 @@ class Tiled:
             return of.product(of.dims.index(b, ZERO, panel * self.nr + column), self.k)[1], [], []
         index = of.dims.index(b, ZERO, ZERO)
         if panels is not None:
-            base = ravel([index[d] for d in self.of_right], tuple(of.dims.domain[d] for d in self.of_right)) \
-                if self.of_right else ZERO
-            return load(panels, ((base * self.count + panel) * of.steps + self.k) * self.nr + column), [], []
+            return load(panels, self._panel_base(b, panel) + self.k * self.nr + column), [], []
         first, stop, most = some
         wide = of.steps * self.nr + LANES  # panels a power of two apart would fall into the same few sets of the cache
         own = Buffer("panel", of.cell, most * wide, "scratch")
@@ -122,6 +124,13 @@ class Tiled:
         fill = self._packing(own, base, panel, places, ZERO, s.const(of.steps, int64),
                              lambda copy: For(panel, first, stop, (copy,)))
         return load(own, base + self.k * self.nr + column), [fill], [own]
+
+    def _panel_base(self, b: Expr, panel: Expr) -> Expr:
+        """Where `panel` of batch `b` begins among those that a kernel packed."""
+        of, index = self.of, self.of.dims.index(b, ZERO, ZERO)
+        base = ravel([index[d] for d in self.of_right], tuple(of.dims.domain[d] for d in self.of_right)) \
+            if self.of_right else ZERO
+        return (base * self.count + panel) * (of.steps * self.nr)
 
     # -------------------------------------------------------------------------------------------------- left operand
 
@@ -131,9 +140,9 @@ class Tiled:
 
     def _left(self, b: Expr, tile: Expr, first: Expr, tiles: int) -> Left:
         """The left operand of `tile`, in a task whose first row tile is `first`, of at most `tiles`."""
-        if self.of.way in COPIED:
-            return (self._columns if self.of.way == "columns" else self._rows)(b, tile, first, tiles)
-        return self._in_place(b, tile)
+        copies = {"across": self._across, "columns": self._columns, "rows": self._rows}
+        way = way_of(self.of.way, self.blocking)
+        return copies[way](b, tile, first, tiles) if way in copies else self._in_place(b, tile)
 
     def _in_place(self, b: Expr, tile: Expr) -> Left:
         """The rows of `tile` where they lie: evenly spaced, or each from an address of its own."""
@@ -148,6 +157,23 @@ class Tiled:
         fill = For(i, ZERO, s.const(self.mr, int64), (Store((Write(bases, i, row),)),), "unroll")
         return Left(load(left.attr, load(bases, i) + along), (fill,), (), (bases,))
 
+    def _across(self, b: Expr, tile: Expr, first: Expr, tiles: int) -> Left:
+        """The task's row tiles in scratch, each as k × MR, from rows that lie along k.
+
+        In place, an element of each row at the same k falls into the same bank of the cache, where rows are whole lines apart.
+        """
+        of, k, t, i = self.of, self.k, s.var("lt", tiles), s.var("li", self.mr)
+        each = self.mr * of.steps
+        copied = Buffer("left", of.cell, tiles * each, "scratch")
+        copy = Store((Write(copied, t * each + k * self.mr + i, of.left_at(b, self.first_row(first + t) + i, k)),))
+        turned = For(i, ZERO, s.const(self.mr, int64), (For(k, ZERO, s.const(of.steps, int64), (copy,), "vector"),))
+        fill = For(t, ZERO, self._tiles_from(first, tiles), (turned,))
+        return Left(load(copied, (tile - first) * each + k * self.mr + self.reg.i), (), (fill,), (copied,))
+
+    def _tiles_from(self, first: Expr, tiles: int) -> Expr:
+        """How many row tiles a task of at most `tiles` has, whose first is `first`."""
+        return s.const(tiles, int64) if self.tiles % tiles == 0 else s.apply("min", s.const(tiles, int64), self.tiles - first)
+
     def _columns(self, b: Expr, tile: Expr, first: Expr, tiles: int) -> Left:
         """The task's row tiles in scratch, each as k × MR, from rows that are neighbours in memory.
 
@@ -160,8 +186,7 @@ class Tiled:
         left = of.at_step(of.dims.index(b, m, ZERO), k, s.compare("lt", wide, of.m))[0]
         copy, = substitute_vars((Store((Write(copied, t * each + k * self.mr + lane, left),)),), {m: here, wide: here})
         lanes = For(lane, ZERO, s.const(lane.attr[1], int64), (copy,), "vector")
-        stop = s.const(tiles, int64) if self.tiles % tiles == 0 else s.apply("min", s.const(tiles, int64), self.tiles - first)
-        fill = For(t, ZERO, stop, (For(k, ZERO, s.const(of.steps, int64), (lanes,)),))
+        fill = For(t, ZERO, self._tiles_from(first, tiles), (For(k, ZERO, s.const(of.steps, int64), (lanes,)),))
         return Left(load(copied, (tile - first) * each + k * self.mr + self.reg.i), (), (fill,), (copied,))
 
     def _rows(self, b: Expr, tile: Expr, first: Expr, tiles: int) -> Left:
@@ -217,7 +242,10 @@ class Tiled:
         right, fill, scratch = self._right(panels, b, panel, (start, stop, near))
         parts = Buffer("parts", of.dtype, of.chunks * self.mr * self.nr, "scratch")
         shift, begin, sums = self._shift(right, panel, (start, stop, near))
-        whole = self._whole(parts, (b, tile, panel), begin, self._step(left.value, right))
+        step = self._step(left.value, right)
+        met = (tile - block * tall) * near + (panel - start)
+        following = self._following(panels, b, start + near, near, met, tall) if near < wide else lambda c: ()
+        whole = self._whole(parts, (b, tile, panel), begin, step, following)
         row = (*left.before, For(panel, start, stop, tuple(whole)))
         body: list[Stmt] = [*fill, *shift, For(tile, *_range(block, tall, self.tiles), row)]
         if near < wide:
@@ -250,21 +278,59 @@ class Tiled:
                 one.over(Store((Write(begins, base + one.column, s.const(0, self.of.dtype) - one.value),))))
         return [For(panel, first, stop, sums)], self.reg.set(load(begins, base + self.reg.column)), [one.acc, begins]
 
-    def _whole(self, parts: Buffer, place: tuple[Expr, Expr, Expr], begin: Stmt, step: Stmt) -> list[Stmt]:
+    def _following(self, panels: Buffer | None, b: Expr, first: Expr, near: int, met: Expr,
+                   tall: int) -> Callable[[Expr], tuple[Stmt, ...]]:
+        """What brings near the panels from `first` on: a part at each chunk of each panel of `tall` tiles; `met` so far."""
+        of, chunks = self.of, self.of.chunks
+        parts = tall * near * chunks
+        if panels is not None:
+            at, size = self._panel_base(b, first), near * of.steps * self.nr
+            return lambda c: ahead.following(panels, at, met * chunks + c, parts, size)
+        n = s.var("column", of.n)
+        right = narrow(of.at_step(of.dims.index(b, ZERO, n), self.k)[1])
+        if right.op != "load" or of.right_along != "n":
+            return lambda c: ()
+        index = s.substitute(right.args[0], {n: first * self.nr}.get)
+        return lambda c: ahead.following_rows(right.attr, index, self.k, of.steps, near * self.nr, met * chunks + c, parts)
+
+    def _whole(self, parts: Buffer, place: tuple[Expr, Expr, Expr], begin: Stmt, step: Stmt,
+               following: Callable[[Expr], tuple[Stmt, ...]]) -> list[Stmt]:
         """All of k, then the results."""
         of, reg = self.of, self.reg
+        first = list(self._results_ahead(place))
         if of.chunks > 1:
             c = s.var("c", of.chunks)
             keep = reg.over(Store((Write(parts, c * reg.acc.size + reg.place, reg.value),)))
-            chunk = (reg.clear(), For(self.k, c * of.chunk, of.until(c), (step,)), keep)
-            return [For(c, ZERO, s.const(of.chunks, int64), chunk), self._finish_parts(parts, place)]
-        chain = [begin, For(self.k, ZERO, s.const(of.steps, int64), (step,))]
+            chunk = (*following(c), reg.clear(), *self._run(c * of.chunk, of.until(c), of.chunk, step), keep)
+            return [*first, For(c, ZERO, s.const(of.chunks, int64), chunk), self._finish_parts(parts, place)]
+        all_steps = self._run(ZERO, s.const(of.steps, int64), of.steps, step)
+        chain = [*first, *following(ZERO), begin, *all_steps]
         if not self._direct():
             return [*chain, reg.over(Store((Write(parts, reg.place, reg.value),))), self._finish_parts(parts, place)]
         b, tile, panel = place
         index = of.dims.index(b, tile * self.mr + reg.i, panel * self.nr + reg.column)
         value = Let(of.refs[of.root], s.cast(reg.value, of.root.dtype))
         return [*chain, reg.over(value, *of.epilogue(of.dims.domain, index))]
+
+    def _run(self, begin: Expr, stop: Expr, extent: int, step: Stmt) -> Iterator[Stmt]:
+        """`step` for k from `begin` to `stop`, which are `extent` apart or less: some at a time, and those that are left."""
+        together = max(1, TOGETHER // (self.mr * self.reg.vectors))
+        even = self.of.steps % extent == 0
+        whole = s.const(extent // together, int64) if even else (stop - begin) // together
+        group, i = s.var("group", extent // together + 1), s.var("step", together)
+        several = substitute_vars((step,), {self.k: begin + group * together + i})
+        yield For(group, ZERO, whole, (For(i, ZERO, s.const(together, int64), several, "unroll"),))
+        if not (even and extent % together == 0):
+            yield For(self.k, begin + whole * together, stop, (step,))
+
+    def _results_ahead(self, place: tuple[Expr, Expr, Expr]) -> Iterator[Stmt]:
+        """The lines that a tile's results go to, if its columns are neighbours there."""
+        of, (b, tile, panel) = self.of, place
+        if of.dims.columns[-1:] != [len(of.dims.domain) - 1]:
+            return
+        i = s.var("ei", self.mr)
+        at = ravel(of.dims.index(b, self.first_row(tile) + i, panel * self.nr), of.dims.domain)
+        yield from ahead.results([of.nest.buffer_of(v) for v in of.group.stored], at, i, self.nr)
 
     def _finish_parts(self, parts: Buffer, place: tuple[Expr, Expr, Expr]) -> For:
         """The results of a tile whose chunks lie in `parts`."""

@@ -20,29 +20,36 @@ from mainspring.base.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Costs:
-    """The table of one machine. The defaults were fitted to measured candidates of 35 products with AVX2 (decision 021)."""
+    """The table of one machine. The defaults were fitted to measured candidates of 35 products with AVX2 (decision 021); what
+    copies or reads a copy, by hand to a few more (decision 024)."""
 
     # products (`blocking`)
     multiply: float = 0.5  # a vector of multiply-adds
     load: float = 0.5  # a vector or an element of an operand, at one k
     chain: float = 5.8  # at least so many for a k: sums that wait for themselves
-    step: float = 0.3  # a k, beside those
-    left: float = 0.13  # a byte of a row tile, at each panel, when tile and panel leave the first-level cache
+    step: float = 0.1  # a k, beside those
+    bank: float = 0.15  # a row of the tile in place, at each k: rows whole lines apart share a bank of the cache
+    left: float = 0.13  # a byte of a row tile in place, at each panel, when tile and panel leave the first-level cache
+    near: float = 0.03  # the same of one that was copied
     right: float = 0.005  # the same for a byte of a panel, at each row tile
     crossing: float = 0.022  # the same for a panel in place, whose rows lie far apart: few sets of the first level hold them
     colliding: float = 0.1  # the same where the second level holds no more of them
     left_first: float = 0.036  # a byte of the left operand, when it comes from afar
+    left_again: float = 0.018  # the same of one that was copied, at the next few panels, when no second level holds it
     right_first: float = 0.016  # the same for the right one
+    right_far: float = 0.06  # the same where the second level does not hold the panels of a task
     lines_first: float = 0.4  # more for a right one in place that no second level holds: a line of a row, then one far away
     chunk: float = 24.0  # a chain
     keep: float = 1.06  # a vector of sums of a chain, cleared and kept
     finish: float = 1.05  # a vector of sums on the way to the result
     row: float = 6.0  # a row of the tile, on that way
-    columns: float = 2.6  # an element of a left operand that is copied across
+    across: float = 2.0  # an element of a left operand that is copied across, its rows along k
+    columns: float = 2.6  # the same, its columns along k
     rows: float = 0.4  # the same along
     pack: float = 5.4  # a vector of a panel, packed by the task
+    pack_far: float = 9.0  # the same when no second-level cache holds the operand
     pack_across: float = 15.0  # the same when it lies across
-    kernel: float = 13.0  # a vector of a panel, packed by a kernel before
+    kernel: float = 9.0  # a vector of a panel, packed by a kernel before
     kernel_across: float = 22.0  # the same when it lies across
 
     # tasks and kernels

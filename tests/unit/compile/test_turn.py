@@ -25,7 +25,7 @@ def transposing(source: Buffer, target: Buffer, rows: int, columns: int, pitch: 
 
 @pytest.mark.parametrize("width", [32, 64])
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
-@pytest.mark.parametrize("rows, columns", [(16, 16), (16, 48), (33, 70), (9, 100), (100, 8)])
+@pytest.mark.parametrize("rows, columns", [(16, 16), (16, 48), (33, 70), (9, 100), (100, 8), (4, 16), (6, 50), (22, 33)])
 def test_blocks_and_their_tails(dtype: D.DType, rows: int, columns: int, width: int) -> None:
     pitch = rows + 3
     x = np.random.default_rng(0).integers(-99, 99, (rows, columns)).astype(dtype.numpy)
@@ -64,4 +64,4 @@ def test_what_overlaps_or_reads_what_it_writes_is_left_alone() -> None:
     source, target = Buffer("source", D.float32, 400), Buffer("target", D.float32, 4000)
     assert turning(transposing(source, target, 20, 20, 19)) is None  # row 19 and the next column's row 0 are one element
     assert turning(transposing(target, target, 20, 20, 20)) is None
-    assert turning(transposing(source, target, 4, 20, 20)) is None  # not worth a block
+    assert turning(transposing(source, target, 3, 20, 20)) is None  # not worth a block

@@ -1,0 +1,61 @@
+"""What large products bring near and copy: for any tail, and no bit depends on it."""
+
+import numpy as np
+import pytest
+
+import mainspring as ms
+from mainspring.base import flags
+from mainspring.compile import choose, sites
+from mainspring.compile.loops import show_kernel
+from mainspring.compile.lower import lower
+from mainspring.compile.program import kernels
+from mainspring.compile.target import by_name
+
+
+@pytest.fixture(autouse=True)
+def every_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sites, "MOST", 1 << 20)
+
+
+def operands(m: int, n: int, k: int) -> list[ms.Tensor]:
+    random = np.random.default_rng(m * n + k)
+    return [ms.asarray(random.standard_normal(shape).astype(np.float32)) for shape in ((m, k), (k, n))]
+
+
+def text(m: int, n: int, k: int, blocking: str) -> str:
+    found = lower(ms.jit(ms.matmul).graph(*operands(m, n, k)), by_name("x86-64-v3"), (), fixed(blocking)).program
+    return show_kernel(next(kernel for kernel in kernels(found.instrs) if kernel.name == "tile"))
+
+
+def fixed(blocking: str) -> choose.Fixed:
+    return choose.Fixed((("tile", blocking),))
+
+
+def test_a_tile_asks_for_its_results_and_for_the_next_panels() -> None:
+    kernel = text(600, 1024, 1024, "6x1 50x32 kernel")
+    assert "prefetch b2" in kernel and "to write" in kernel
+    assert "prefetch panels" in kernel and "into level 2" in kernel
+    assert "prefetch b1" in text(600, 1024, 1024, "6x1 100x32 task")  # the rows that the task packs next
+    assert "into level 2" not in text(600, 96, 64, "6x1 50x6 kernel")  # all its panels are near
+
+
+def test_rows_are_copied_across_where_many_columns_follow() -> None:
+    assert "scratch left" in text(120, 96, 64, "6x1 20x6 kernel")
+    assert "scratch left" not in text(120, 96, 64, "6x1 20x3 kernel")
+
+
+@pytest.mark.parametrize("m, n, k", [(13, 98, 70), (37, 130, 259), (6, 97, 1027)])
+def test_no_bit_depends_on_copies_or_on_steps_in_a_row(m: int, n: int, k: int) -> None:
+    a, b = operands(m, n, k)
+
+    def product(blocking: str) -> bytes:
+        with choose.using(fixed(blocking)):
+            return ms.jit(lambda a, b: ms.matmul(a, b))(a, b).numpy().tobytes()
+
+    panels = -(-n // 16)
+    found = {product(f"6x1 {tiles}x{wide} {right}")
+             for tiles in (1, -(-m // 6)) for wide in (1, panels) for right in ("task", "kernel")}
+    if m * n * k < 100_000:
+        with flags.override(backend="python"):
+            found.add(product(f"6x1 {-(-m // 6)}x{panels} task"))
+    assert len(found) == 1
