@@ -24,7 +24,7 @@ from mainspring.runtime.executable import build, target_in_force
 from mainspring.tools import fitting
 from mainspring.tools.cli import app
 
-OTHER = replace(chosen().costs, barrier=1.0, pack=500.0, pack_across=500.0, wake_ns=1.0, strip_rows=1.0)
+OTHER = replace(chosen().costs, barrier=1.0, kernel=500.0, kernel_across=500.0, wake_ns=1.0, strip_rows=1.0)
 ARRAYS = [np.random.default_rng(0).standard_normal(shape).astype(np.float32) for shape in ((150, 300), (300, 200))]
 
 
