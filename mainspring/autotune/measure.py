@@ -20,7 +20,7 @@ from mainspring.base.errors import MainspringError
 from mainspring.compile.canonical import program_text
 from mainspring.compile.loops import Buffer
 from mainspring.compile.lower import Lowered, Made
-from mainspring.compile.memory import RepeatSteps, Run, Slot, View, plan
+from mainspring.compile.plan.memory import RepeatSteps, Run, Slot, View, plan
 from mainspring.compile.program import Program
 from mainspring.compile.target import Target
 from mainspring.ir.graph import Graph

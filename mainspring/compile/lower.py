@@ -17,23 +17,24 @@ import numpy as np
 
 from mainspring.base import flags
 from mainspring.base.errors import CompileError
-from mainspring.compile import simplify, windows
-from mainspring.compile.border import border_kernel
+from mainspring.compile import simplify
 from mainspring.compile.canonical import canonical
-from mainspring.compile.chains import split_few_rows
 from mainspring.compile.choose import HEURISTIC, Chooser, Decide, Decision
-from mainspring.compile.contraction import contraction_kernels
-from mainspring.compile.donate import reuse_donated
 from mainspring.compile.fuse import Fuser, Group
-from mainspring.compile.hoist import hoist
 from mainspring.compile.joints import Joint
-from mainspring.compile.lasting import lasting_values, set_apart
 from mainspring.compile.loopnest import Nest, map_kernel, row_kernel
 from mainspring.compile.loops import Buffer, For, Kernel, Store, Write, load
-from mainspring.compile.memory import BranchSteps, LoopSteps, RepeatSteps, Run, Slot, Step, View, plan
+from mainspring.compile.plan.donate import reuse_donated
+from mainspring.compile.plan.hoist import hoist
+from mainspring.compile.plan.lasting import lasting_values, set_apart
+from mainspring.compile.plan.memory import BranchSteps, LoopSteps, RepeatSteps, Run, Slot, Step, View, plan
+from mainspring.compile.plan.schedule import schedule
+from mainspring.compile.products import windows
+from mainspring.compile.products.border import border_kernel
+from mainspring.compile.products.chains import split_few_rows
+from mainspring.compile.products.contraction import contraction_kernels
 from mainspring.compile.program import Program
 from mainspring.compile.reductions import reduce_kernel
-from mainspring.compile.schedule import schedule
 from mainspring.compile.sites import team_site
 from mainspring.compile.target import Target
 from mainspring.compile.target.costs import COSTS, Costs

@@ -13,9 +13,9 @@ import math
 from dataclasses import replace
 
 from mainspring.base import flags
-from mainspring.compile.blocking import Blocking, Extents, candidates, cost
 from mainspring.compile.choose import Site, problem
 from mainspring.compile.loops import LANES
+from mainspring.compile.products.blocking import Blocking, Extents, candidates, cost
 from mainspring.compile.target import Target
 from mainspring.compile.target.costs import Costs
 

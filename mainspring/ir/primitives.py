@@ -137,7 +137,7 @@ SCALARS: dict[str, Scalar] = {
     "digamma": Scalar(1, _scipy("digamma"), flops=60),
     "pow": Scalar(2, _power, flops=32),  # floats, and integers (a negative exponent gives 0, or ±1 for base ±1)
     "hypot": Scalar(2, np.hypot, flops=8),
-    # an accumulator, and two words of two or four elements each whose products are added to it (compile/dots.py)
+    # an accumulator, and two words of two or four elements each whose products are added to it (compile/products/dots.py)
     "dot_bf16": Scalar(3, lambda z, x, y: _dot_bf16(z, x, y), flops=4),
     "dot_i8": Scalar(3, lambda z, x, y: _dot_integers(z, x, y, 8), flops=8),
     "dot_i16": Scalar(3, lambda z, x, y: _dot_integers(z, x, y, 16), flops=4),

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from mainspring.compile import codegen
+from mainspring.compile.emit import codegen
 from mainspring.compile.target import native
 from mainspring.runtime import kernel_cache
 

@@ -23,9 +23,9 @@ from llvmlite import ir
 
 from mainspring.base import flags
 from mainspring.base.errors import ArgumentError, CompileError
-from mainspring.compile import codegen, emit_llvm
 from mainspring.compile.canonical import canonical
-from mainspring.compile.emit_program import emit_entry, emit_program, kernel_table
+from mainspring.compile.emit import codegen, llvm
+from mainspring.compile.emit.program import emit_entry, emit_program, kernel_table
 from mainspring.compile.loops import Kernel
 from mainspring.compile.program import Program, kernels
 from mainspring.compile.target import Target, native
@@ -54,7 +54,7 @@ def compile_program(program: Program, target: Target | None = None) -> Code:
     """Compile `program` for `target` (default: this machine): equal kernels once, in as many modules as there are cores."""
     target = target or native()
     distinct, index = _distinct(kernels(program.instrs))
-    stride = max([emit_llvm.scratch_bytes(k) for k in distinct.values()], default=0)
+    stride = max([llvm.scratch_bytes(k) for k in distinct.values()], default=0)
     stride = -(-stride // 128) * 128  # two threads never share a cache line
     groups = _groups([len(text) for text in distinct], os.cpu_count() or 1)
     with ThreadPoolExecutor(len(groups) + 1) as pool:
@@ -104,7 +104,7 @@ def _program_module(program: Program, index: dict[Kernel, int], stride: int) -> 
 def _kernel_module(members: list[tuple[int, Kernel]], target: Target) -> ir.Module:
     module = ir.Module("kernels")
     for i, kernel in members:
-        emit_llvm.emit_kernel(module, kernel, _symbol(i), target)
+        llvm.emit_kernel(module, kernel, _symbol(i), target)
     return module
 
 

@@ -16,8 +16,8 @@ from functools import cache
 import numpy as np
 
 from mainspring.base import flags
-from mainspring.compile import codegen
 from mainspring.compile.canonical import canonical
+from mainspring.compile.emit import codegen
 from mainspring.compile.loops import Kernel
 from mainspring.compile.lower import lower
 from mainspring.compile.program import TIMED_THREADS, Instr, Launch, Repeat, launches

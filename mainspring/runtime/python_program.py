@@ -1,4 +1,4 @@
-"""A program run by Python: the same instructions and loops as native code, on one thread, through `emit_python`.
+"""A program run by Python: the same instructions and loops as native code, on one thread, through `emit.python`.
 
 With this you can run a compiled function without a compiler (MS_BACKEND=python) and compare every bit of it.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mainspring.base.errors import ArgumentError
-from mainspring.compile.emit_python import compile_kernel
+from mainspring.compile.emit.python import compile_kernel
 from mainspring.compile.loops import Kernel
 from mainspring.compile.program import ARENA, Barrier, Branch, Instr, Launch, Loop, Program, Ref, Repeat, kernels
 from mainspring.types.dtype import DType, bool_

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from mainspring.base import flags
-from mainspring.compile import codegen
+from mainspring.compile.emit import codegen
 from mainspring.compile.target import native
 from mainspring.runtime import kernel_cache
 

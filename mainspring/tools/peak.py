@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mainspring.base import flags
-from mainspring.compile import codegen
+from mainspring.compile.emit import codegen
 from mainspring.compile.target import Target, native
 from mainspring.compile.target.caches import caches
 from mainspring.runtime import team

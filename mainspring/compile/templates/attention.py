@@ -16,13 +16,13 @@ import functools
 import math
 
 from mainspring.compile.loops import LANES, Buffer, Fold, Kernel, Let, Reduce, Stmt, Store, Write, load
+from mainspring.compile.products.tile import whole_lanes
+from mainspring.compile.products.tiled import tree
 from mainspring.compile.simplify import REDUCE_CHUNK
 from mainspring.compile.template import Call, template
 from mainspring.compile.templates.attention_query import one_query
 from mainspring.compile.templates.heads import KEY_BLOCK, Chain, Heads, across_tile, along_tile, ceil_div
 from mainspring.compile.templates.lines import loop, params, store
-from mainspring.compile.tile import whole_lanes
-from mainspring.compile.tiled import tree
 from mainspring.ir.scalar import Expr, absolute, cast, compare, const, exp, maximum, minimum, ref, var, where
 from mainspring.types.dtype import int32, int64
 

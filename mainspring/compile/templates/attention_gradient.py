@@ -18,11 +18,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mainspring.compile.loops import LANES, Buffer, Fold, Kernel, Let, Reduce, Stmt, Store, Write, load
+from mainspring.compile.products.tile import Tile, whole_lanes
+from mainspring.compile.products.tiled import tree
 from mainspring.compile.template import Call, template
 from mainspring.compile.templates.heads import KEY_BLOCK, Chain, Heads, across_tile, along_tile, ceil_div
 from mainspring.compile.templates.lines import loop, store
-from mainspring.compile.tile import Tile, whole_lanes
-from mainspring.compile.tiled import tree
 from mainspring.ir.scalar import Expr, cast, compare, const, exp, maximum, minimum, ref, var, where
 from mainspring.types.dtype import int32, int64
 

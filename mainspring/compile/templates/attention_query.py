@@ -13,12 +13,12 @@ from __future__ import annotations
 import math
 
 from mainspring.compile.loops import LANES, Buffer, Fold, Kernel, Let, Reduce, Stmt, load
+from mainspring.compile.products.tile import Column, multiply_add
+from mainspring.compile.products.tiled import tree
 from mainspring.compile.simplify import REDUCE_CHUNK
 from mainspring.compile.template import Call
 from mainspring.compile.templates.heads import Chain, Heads, ceil_div
 from mainspring.compile.templates.lines import loop, params, store
-from mainspring.compile.tile import Column, multiply_add
-from mainspring.compile.tiled import tree
 from mainspring.ir.scalar import Expr, absolute, compare, const, exp, minimum, ref, var, where
 from mainspring.types.dtype import int64
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from mainspring.compile.contraction import chunk_count
 from mainspring.compile.loops import LANES
+from mainspring.compile.products.contraction import chunk_count
 from mainspring.compile.target import Target
 from mainspring.types.dtype import DType
 

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mainspring.compile.contraction import chunk_count
 from mainspring.compile.loops import LANES, Buffer, Stmt, Store, Write, load
+from mainspring.compile.products.contraction import chunk_count
+from mainspring.compile.products.tile import Tile
+from mainspring.compile.products.tiled import tree
 from mainspring.compile.target import Target
 from mainspring.compile.template import Call
 from mainspring.compile.templates.lines import loop
-from mainspring.compile.tile import Tile
-from mainspring.compile.tiled import tree
 from mainspring.ir.scalar import Expr, cast, const, maximum, minimum, var
 from mainspring.types.dtype import DType, int64
 

@@ -9,7 +9,7 @@ The weights are packed once a call, in panels [k][vectors·LANES] as the product
 one panel, which then lies in the first-level cache for all row tiles of the task. Every other step begins with the panels (and
 tasks) that were last, because weights that do not fit the second-level cache would otherwise never be found there.
 
-Numerics are those of every product (compile/contraction.py): an FMA chain over k in each of `chunk_count(k)` chunks, a tree.
+Numerics are those of every product (`products.contraction`): an FMA chain over k in each of `chunk_count(k)` chunks, a tree.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from mainspring.compile.contraction import chunk_count, tree
 from mainspring.compile.loops import LANES, Buffer, For, If, Kernel, Let, Stmt, load
+from mainspring.compile.products.contraction import chunk_count, tree
+from mainspring.compile.products.tile import Tile
 from mainspring.compile.template import Call, Rounds
 from mainspring.compile.templates.dealing import Deal, deal, tile_heights
 from mainspring.compile.templates.lines import block_of, loop, params, store
-from mainspring.compile.tile import Tile
 from mainspring.ir import scalar as s
 from mainspring.ir.scalar import Expr
 from mainspring.types.dtype import DType, int64

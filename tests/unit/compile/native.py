@@ -7,8 +7,8 @@ import ctypes
 import numpy as np
 from llvmlite import ir
 
-from mainspring.compile import codegen
-from mainspring.compile.emit_llvm import emit_kernel, scratch_bytes
+from mainspring.compile.emit import codegen
+from mainspring.compile.emit.llvm import emit_kernel, scratch_bytes
 from mainspring.compile.loops import Body, Buffer, For, Kernel, Store, Write, load
 from mainspring.compile.target import Target, native
 from mainspring.ir import scalar as S

@@ -11,9 +11,9 @@ from llvmlite import ir
 
 import mainspring as ms
 from mainspring.base import flags
-from mainspring.compile import codegen
-from mainspring.compile.array_code import OPERATIONS, fma
-from mainspring.compile.emit_llvm import emit_kernel
+from mainspring.compile.emit import codegen
+from mainspring.compile.emit.array_code import OPERATIONS, fma
+from mainspring.compile.emit.llvm import emit_kernel
 from mainspring.compile.lower import lower
 from mainspring.compile.program import kernels
 from mainspring.compile.target import by_name, native

@@ -8,9 +8,9 @@ import pytest
 from llvmlite import ir
 
 from mainspring.base.errors import CompileError
-from mainspring.compile import codegen
-from mainspring.compile.emit_llvm import emit_kernel, scratch_bytes
-from mainspring.compile.emit_python import compile_kernel
+from mainspring.compile.emit import codegen
+from mainspring.compile.emit.llvm import emit_kernel, scratch_bytes
+from mainspring.compile.emit.python import compile_kernel
 from mainspring.compile.loops import LANES, Buffer, Fold, For, If, Kernel, Let, Reduce, Store, While, Write, load
 from mainspring.compile.target import by_name, native
 from mainspring.ir import scalar as S

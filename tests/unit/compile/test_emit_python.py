@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mainspring.base.errors import CompileError
-from mainspring.compile.array_code import fma
-from mainspring.compile.emit_python import compile_kernel, emit_kernel
+from mainspring.compile.emit.array_code import fma
+from mainspring.compile.emit.python import compile_kernel, emit_kernel
 from mainspring.compile.loops import Buffer, Fold, If, Let, Reduce, Store, While, Write, load
 from mainspring.ir.scalar import apply, cast, const, exp, ref, var
 from mainspring.types.dtype import (

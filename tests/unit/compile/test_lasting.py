@@ -7,8 +7,8 @@ import pytest
 
 import mainspring as ms
 from mainspring.base import flags
-from mainspring.compile.lasting import LITTLE
 from mainspring.compile.lower import Lowered, lower
+from mainspring.compile.plan.lasting import LITTLE
 from mainspring.compile.program import kernels
 from mainspring.compile.target import chosen
 from mainspring.ir.graph import Graph

@@ -6,11 +6,11 @@ import random
 
 import pytest
 
-from mainspring.compile.donate import reuse_donated
 from mainspring.compile.loops import Buffer, For, Kernel, Store, Write, load
-from mainspring.compile.memory import RepeatSteps, Run, Slot, View, plan
+from mainspring.compile.plan.donate import reuse_donated
+from mainspring.compile.plan.memory import RepeatSteps, Run, Slot, View, plan
+from mainspring.compile.plan.schedule import Dependences, schedule
 from mainspring.compile.program import Barrier
-from mainspring.compile.schedule import Dependences, schedule
 from mainspring.ir import scalar as s
 from mainspring.types.dtype import float32, int64
 from mainspring.types.shape import TensorType

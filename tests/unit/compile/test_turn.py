@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mainspring.compile.emit_turn import turning
+from mainspring.compile.emit.turn import turning
 from mainspring.compile.loops import Buffer, For, Let, load, load_wide
 from mainspring.compile.target import native
 from mainspring.ir import scalar as S

@@ -12,9 +12,9 @@ from llvmlite import ir
 
 import mainspring.compile.templates  # noqa: F401  registers the templates
 from mainspring.autodiff.reverse import vjp
-from mainspring.compile import codegen
-from mainspring.compile.emit_llvm import emit_kernel, scratch_bytes
-from mainspring.compile.emit_python import compile_kernel
+from mainspring.compile.emit import codegen
+from mainspring.compile.emit.llvm import emit_kernel, scratch_bytes
+from mainspring.compile.emit.python import compile_kernel
 from mainspring.compile.loops import Buffer, For, Kernel, Store, Write, load
 from mainspring.compile.target import Target
 from mainspring.compile.target import native as native_target

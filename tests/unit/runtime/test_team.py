@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from mainspring.compile import codegen
+from mainspring.compile.emit import codegen
 from mainspring.runtime import team
 
 # void f({i64 rounds, ptr slots}, team, tid, n): in round r thread t adds 1 to slot (t + r) mod n, which another thread

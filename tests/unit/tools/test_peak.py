@@ -7,7 +7,7 @@ import ctypes
 import numpy as np
 import pytest
 
-from mainspring.compile import codegen
+from mainspring.compile.emit import codegen
 from mainspring.compile.target import Target, native
 from mainspring.runtime import team
 from mainspring.runtime.buffers import aligned

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mainspring.base.errors import CompileError
-from mainspring.compile.array_code import EXACT, HALF, NAMESPACE
+from mainspring.compile.emit.array_code import EXACT, HALF, NAMESPACE
 from mainspring.compile.loops import Body, Buffer, For, If, Kernel, Let, Prefetch, Reduce, Stmt, Store, While, Write
 from mainspring.ir.scalar import Expr
 from mainspring.types.dtype import DType, int64

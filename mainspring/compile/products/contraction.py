@@ -25,20 +25,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-from mainspring.compile.blocking import Extents, blocking, is_deep
 from mainspring.compile.choose import Decide
-from mainspring.compile.dots import SHIFT, WORD, Dot, dot_for, grain, narrow, word
-from mainspring.compile.few import few_rows
 from mainspring.compile.fuse import Group
 from mainspring.compile.inline import at_flat, flat_index, space_of
-from mainspring.compile.lanes import by_lanes
 from mainspring.compile.loopnest import Nest, collapse, lets, value_ref
 from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, Store, Write, load
+from mainspring.compile.products.blocking import Extents, blocking, is_deep
+from mainspring.compile.products.dots import SHIFT, WORD, Dot, dot_for, grain, narrow, word
+from mainspring.compile.products.few import few_rows
+from mainspring.compile.products.lanes import by_lanes
+from mainspring.compile.products.tile import Tile
+from mainspring.compile.products.tiled import Tiled, apart, tree
 from mainspring.compile.rename import substitute_vars
 from mainspring.compile.sites import few_site, product_site
 from mainspring.compile.target import Target
-from mainspring.compile.tile import Tile
-from mainspring.compile.tiled import Tiled, apart, tree
 from mainspring.ir import scalar as s
 from mainspring.ir.graph import Node
 from mainspring.ir.scalar import Expr

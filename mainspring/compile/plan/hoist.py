@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from mainspring.compile.memory import BranchSteps, LoopSteps, RepeatSteps, Run, Slot, Step
+from mainspring.compile.plan.memory import BranchSteps, LoopSteps, RepeatSteps, Run, Slot, Step
 
 
 def hoist(steps: Sequence[Step], var: str | None = None, changing: Collection[Slot] = (),

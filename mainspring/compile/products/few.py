@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import Any
 
 from mainspring.compile.loops import Buffer, For, Kernel, Let, Stmt, Store, Write, load
+from mainspring.compile.products.tile import Column, multiply_add, whole_lanes
+from mainspring.compile.products.tiled import tree
 from mainspring.compile.rename import substitute_vars
-from mainspring.compile.tile import Column, multiply_add, whole_lanes
-from mainspring.compile.tiled import tree
 from mainspring.ir import scalar as s
 from mainspring.ir.scalar import Expr
 from mainspring.types.dtype import int64

@@ -16,8 +16,8 @@ from typing import Any
 from llvmlite import ir
 
 from mainspring.base.errors import CompileError
-from mainspring.compile.emit_dot import DOT_PRODUCTS, dot
-from mainspring.compile.emit_scalar import (
+from mainspring.compile.emit.dot import DOT_PRODUCTS, dot
+from mainspring.compile.emit.scalar import (
     fixed,
     floor_divide,
     from_memory,

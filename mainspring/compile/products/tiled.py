@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mainspring.compile import ahead
-from mainspring.compile.blocking import COPIED, NEAR_BYTES, Blocking, way_of
-from mainspring.compile.dots import SHIFT, WORD, narrow
 from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, Store, Write, load
+from mainspring.compile.products import ahead
+from mainspring.compile.products.blocking import COPIED, NEAR_BYTES, Blocking, way_of
+from mainspring.compile.products.dots import SHIFT, WORD, narrow
+from mainspring.compile.products.tile import Tile
 from mainspring.compile.rename import substitute_vars
-from mainspring.compile.tile import Tile
 from mainspring.ir import scalar as s
 from mainspring.ir.scalar import Expr
 from mainspring.ops.movement import ravel, unravel

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, Store, Write, load
+from mainspring.compile.products.tile import Tile
+from mainspring.compile.products.tiled import apart, tree
 from mainspring.compile.rename import substitute_vars
-from mainspring.compile.tile import Tile
-from mainspring.compile.tiled import apart, tree
 from mainspring.ir import scalar as s
 from mainspring.ir.scalar import Expr
 from mainspring.ops.movement import unravel

@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 from operator import itemgetter
 
-from mainspring.compile.contraction import chunk_count
-from mainspring.compile.dots import DOTS
-from mainspring.compile.few import RUN, TASKS
-from mainspring.compile.lasting import lasting_values
+from mainspring.compile.plan.lasting import lasting_values
+from mainspring.compile.products.contraction import chunk_count
+from mainspring.compile.products.dots import DOTS
+from mainspring.compile.products.few import RUN, TASKS
 from mainspring.compile.simplify import rewrite
 from mainspring.compile.target.costs import Costs
 from mainspring.ir.graph import Graph, Node, node

@@ -15,9 +15,9 @@ from contextlib import nullcontext
 from llvmlite import ir
 
 from mainspring.base.errors import CompileError
-from mainspring.compile.emit_scalar import PRIMITIVES, fixed, literal, memory_type, register_type, to_memory
-from mainspring.compile.emit_turn import Turning, transposed, turning
-from mainspring.compile.emit_values import LANE_NUMBERS, Chunk, Values
+from mainspring.compile.emit.scalar import PRIMITIVES, fixed, literal, memory_type, register_type, to_memory
+from mainspring.compile.emit.turn import Turning, transposed, turning
+from mainspring.compile.emit.values import LANE_NUMBERS, Chunk, Values
 from mainspring.compile.loops import (
     COMBINES,
     LANES,

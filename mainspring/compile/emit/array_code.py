@@ -1,4 +1,4 @@
-"""What the source written by `emit_python` calls: NumPy operations, the folds in their fixed order, guarded memory.
+"""What the source written by `emit.python` calls: NumPy operations, the folds in their fixed order, guarded memory.
 
 With this you can read the meaning of a `Reduce` (`fold`, `tree`), of a guard (`guarded`, `put`) and of arithmetic on
 halves (`half_operation`) as a few lines of array code. `NAMESPACE` holds all names that emitted source may use.

@@ -14,7 +14,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from mainspring.compile.memory import ALIGN, BranchSteps, LoopSteps, RepeatSteps, Run, Slot, Step
+from mainspring.compile.plan.memory import ALIGN, BranchSteps, LoopSteps, RepeatSteps, Run, Slot, Step
 
 CLUSTER = 4  # steps that may have to be done first for one that gives memory back
 FAR, NEAR = 256, 8  # steps over which a small one, and a large one, is moved ahead

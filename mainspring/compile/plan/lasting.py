@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from mainspring.compile.hoist import hoist
 from mainspring.compile.inline import is_constant_like
-from mainspring.compile.memory import Run, Slot, Step
-from mainspring.compile.schedule import reads_of, writes_of
+from mainspring.compile.plan.hoist import hoist
+from mainspring.compile.plan.memory import Run, Slot, Step
+from mainspring.compile.plan.schedule import reads_of, writes_of
 from mainspring.ir.graph import CONSTANT, INPUT, Graph, Node
 from mainspring.types.shape import TensorType
 

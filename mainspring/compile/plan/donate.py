@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from mainspring.compile.loops import Body, Buffer, Kernel, Store, children, expressions
-from mainspring.compile.memory import BranchSteps, LoopSteps, RepeatSteps, Run, Slot, Step, View
+from mainspring.compile.plan.memory import BranchSteps, LoopSteps, RepeatSteps, Run, Slot, Step, View
+from mainspring.compile.plan.schedule import Dependences
 from mainspring.compile.rename import rename_buffer
-from mainspring.compile.schedule import Dependences
 from mainspring.ir import scalar as s
 from mainspring.types.shape import TensorType
 
