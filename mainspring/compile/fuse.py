@@ -302,7 +302,7 @@ class Fuser:
             return default
         read = [u for u in group.members[1:] if any(h.of is u for h in self.hits[v])]
         facts = {"epilogue": float(group.kind == "contract"), "rows": math.log2(rows + 1),
-                 "width": math.log2(width + 1), "group": math.log2(group.size), "reads": float(len(self.hits[v]))}
+                 "width": math.log2(width + 1), "group": math.log2(group.size + 1), "reads": float(len(self.hits[v]))}
         fused = self._ask("fuse", v, [group.members[0], *read], default, facts, [v, group.members[0]])
         if not fused:
             self.apart.append((v, group.members[0]))

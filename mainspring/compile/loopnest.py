@@ -170,8 +170,8 @@ def _blocks_of_rows(nest: Nest, group: Group, domain: tuple[int, ...], dims: lis
     while at and size * domain[at] <= SHORT // 2:
         size *= domain[at]
         at -= 1
-    blocks = -(-domain[at] // max(1, SHORT // size))
-    block = -(-domain[at] // blocks)
+    blocks = max(1, -(-domain[at] // max(1, SHORT // max(1, size))))
+    block = max(1, -(-domain[at] // blocks))
     task = s.var("task", math.prod(domain[:at]) * blocks)
     start = task % blocks * block
     stop = start + block if domain[at] % block == 0 else s.apply("min", start + block, domain[at])

@@ -26,7 +26,7 @@ def results(stored: Sequence[Buffer], at: Expr, row: Expr, columns: int) -> Iter
     """The lines of each `stored` buffer in which a tile's results lie: rows of `at`, by `row`, of so many `columns`."""
     for buffer in stored:
         for column in range(0, columns, LINE // buffer.dtype.itemsize):
-            yield _all(row, Prefetch(buffer, at + column, write=True))
+            yield _each(row, Prefetch(buffer, at + column, write=True), "unroll")
 
 
 def following(panels: Buffer, at: Expr, part: Expr, parts: int, size: int) -> tuple[For, ...]:
@@ -36,7 +36,7 @@ def following(panels: Buffer, at: Expr, part: Expr, parts: int, size: int) -> tu
     if lines > BURST:
         return ()
     line = s.var("line", lines)
-    return (_all(line, Prefetch(panels, at + (part * lines + line) * each, level=2)),)
+    return (_each(line, Prefetch(panels, at + (part * lines + line) * each, level=2)),)
 
 
 def following_rows(right: Buffer, at: Expr, k: Expr, steps: int, columns: int, part: Expr, parts: int) -> tuple[For, ...]:
@@ -47,9 +47,9 @@ def following_rows(right: Buffer, at: Expr, k: Expr, steps: int, columns: int, p
         return ()
     row, line = s.var("row", rows), s.var("line", lines)
     here = s.substitute(at, {k: s.apply("min", part * rows + row, steps - 1)}.get)
-    return (_all(row, _all(line, Prefetch(right, here + line * each, level=2))),)
+    return (_each(row, _each(line, Prefetch(right, here + line * each, level=2))),)
 
 
-def _all(var: Expr, stmt: Stmt) -> For:
-    """`stmt` for every value of `var`, written out."""
-    return For(var, ZERO, s.const(var.attr[1], int64), (stmt,), "unroll")
+def _each(var: Expr, stmt: Stmt, role: str = "serial") -> For:
+    """`stmt` for every value of `var`."""
+    return For(var, ZERO, s.const(var.attr[1], int64), (stmt,), role)

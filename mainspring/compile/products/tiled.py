@@ -27,7 +27,7 @@ from mainspring.types.dtype import int64
 
 PACK_BLOCK = 4096  # elements that a task of the packing kernel moves, where panels lie across
 DEEP_BLOCK = 128  # rows of k that all row tiles of a task go through before the next: they stay in the first-level cache
-TOGETHER = 24  # vectors of sums that the steps written out in a row may add to
+TOGETHER = 12  # vectors of sums that the steps written out in a row may add to
 PACK_ROWS, PACK_PANELS = 8, 64  # rows and panels of such a task where panels lie along: few streams are read, runs written
 ZERO = s.const(0, int64)
 
