@@ -325,6 +325,7 @@ class Fuser:
         inside = {v for v in self.nodes if v in self.absorbed or v in self.again or self.group_of.get(v) in groups}
         outputs = [v for g in groups for v in g.stored]
         return carved(sorted(outputs, key=self.nodes.index), inside, lambda n: n.op in (INPUT, ITEM) or not self.inlined(n))
+
     def _beside(self, v: Node, before: Iterable[Group]) -> Group | None:
         """The latest reduce group over the domain of `v` that reads memory as `v` does, and for which `v` need not wait."""
         space, waits = space_of(v), 0

@@ -17,7 +17,7 @@ from typing import Any
 
 from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, Store, Write, load
 from mainspring.compile.products.tile import Tile
-from mainspring.compile.products.tiled import apart, tree
+from mainspring.compile.products.tiled import apart, steps_table, tree
 from mainspring.compile.rename import substitute_vars
 from mainspring.ir import scalar as s
 from mainspring.ir.scalar import Expr
@@ -216,9 +216,8 @@ class _Lanes:
         kernels, tables = [], {}
         dims = [s.var(f"d{i}", n) for i, n in enumerate(self.domain)]
         for side, x in enumerate(self.of._body(self.domain, dims, self.k, None)):
-            parts = apart(x, self.k)
-            if parts is not None and set(s.affine(parts[1])[0]) - {self.k}:
-                table = tables[side] = Buffer(f"steps{side}", int64, self.of.k)
-                loop = For(self.k, ZERO, s.const(self.of.k, int64), (Store((Write(table, self.k, parts[1]),)),), "vector")
-                kernels.append(self.of.nest.kernel("steps", 1, s.var("task", 1), (loop,), self.of.group))
+            found = steps_table(self.of, x, self.k, f"steps{side}")
+            if found is not None:
+                kernels.append(found[0])
+                tables[side] = found[1]
         return kernels, tables

@@ -218,12 +218,12 @@ class Tiled:
     def _steps(self) -> tuple[list[Kernel], list[Buffer]]:
         """Where the left operand's places along k are no multiples of k (the windows of a convolution), a table of them."""
         of, k = self.of, self.k
-        parts = apart(of.left_at(s.var("b", of.batch), s.var("m", of.m), k), k)
-        if parts is None or of.way in COPIED or not set(s.affine(parts[1])[0]) - {k}:
+        left = of.left_at(s.var("b", of.batch), s.var("m", of.m), k)
+        found = None if of.way in COPIED else steps_table(of, left, k, "steps")
+        if found is None:
             return [], []
-        self.steps = Buffer("steps", int64, of.k)
-        loop = For(k, ZERO, s.const(of.k, int64), (Store((Write(self.steps, k, parts[1]),)),), "vector")
-        return [of.nest.kernel("steps", 1, s.var("task", 1), (loop,), of.group)], [self.steps]
+        self.steps = found[1]
+        return [found[0]], [self.steps]
 
     # -------------------------------------------------------------------------------------------------------- tiles
 
@@ -427,6 +427,16 @@ def apart(x: Expr, k: Expr) -> tuple[Expr, Expr] | None:
         else:
             return None
     return rest, along
+
+
+def steps_table(of: Any, x: Expr, k: Expr, name: str) -> tuple[Kernel, Buffer] | None:
+    """A table of the places along `k` of an operand `x` of a product, where these are no multiples of `k`; else None."""
+    parts = apart(x, k)
+    if parts is None or not set(s.affine(parts[1])[0]) - {k}:
+        return None
+    table = Buffer(name, int64, of.k)
+    loop = For(k, ZERO, s.const(of.k, int64), (Store((Write(table, k, parts[1]),)),), "vector")
+    return of.nest.kernel("steps", 1, s.var("task", 1), (loop,), of.group), table
 
 
 def tree(values: Sequence[Expr]) -> Expr:
