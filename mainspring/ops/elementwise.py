@@ -196,8 +196,18 @@ def _pow_vjp(ct: Value, out: Value, x: Value, y: Value) -> tuple[Any, Any]:
     return base, exponent
 
 
-power = binary("power", lambda x, y: s.apply("pow", x, y), _pow_vjp, reference=lambda x, y: _power_reference(x, y),
-               doc="`x1` to the power `x2`; integers by repeated multiplication, a negative exponent gives 0 (±1 for ±1).")
+_general_power = binary("power", lambda x, y: s.apply("pow", x, y), _pow_vjp, reference=lambda x, y: _power_reference(x, y))
+
+
+def power(x1: Any, x2: Any, /) -> Any:
+    """`x1` to the power `x2`; integers by repeated multiplication, a negative exponent gives 0 (±1 for ±1).
+
+    A Python number 1, 2, -1 or 0.5 as the exponent of a float tensor is computed by a product, quotient or root, and so is
+    rounded once; 3 and -0.5 by two of these, and so are rounded twice.
+    """
+    if type(x2) in (int, float) and isinstance(x1, Value) and x1.dtype.kind == "float" and x2 in _POWERS:
+        return _POWERS[x2](x1)
+    return _general_power(x1, x2)
 
 
 def _power_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -256,6 +266,16 @@ def _primitive(name: str) -> Callable[..., Expr]:
 sqrt = unary("sqrt", _primitive("sqrt"), _one(lambda ct, out, x: lambda: ct * 0.5 / out))
 rsqrt = unary("rsqrt", lambda x: _const(x, 1.0) / s.sqrt(x), _one(lambda ct, out, x: lambda: ct * -0.5 * out / x),
               reference=lambda x: 1 / np.sqrt(x), doc="1 / √x.")
+
+
+def _root(x: Value) -> Value:
+    """√x where that and ``power(x, 0.5)`` agree, and also at -0 (0) and -∞ (∞)."""
+    return where(equal(x, -math.inf), math.inf, sqrt(x + 0.0))
+
+
+_POWERS: dict[float, Callable[[Value], Value]] = {
+    1: positive, 2: square, 3: lambda x: square(x) * x, -1: reciprocal, 0.5: _root, -0.5: lambda x: reciprocal(_root(x))}
+
 exp = unary("exp", _primitive("exp"), _one(lambda ct, out, x: lambda: ct * out))
 exp2 = unary("exp2", _primitive("exp2"), _one(lambda ct, out, x: lambda: ct * out * _LN2))
 expm1 = unary("expm1", _primitive("expm1"), _one(lambda ct, out, x: lambda: ct * (out + 1.0)),
