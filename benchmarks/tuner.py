@@ -28,7 +28,7 @@ from unittest import mock
 import numpy as np
 
 import mainspring as ms
-from mainspring.autotune import products
+from mainspring.autotune.cases import CASES, measured
 from mainspring.autotune.learned import CAUTION, MARGIN, store, table
 from mainspring.base import flags
 from mainspring.compile.choose import HEURISTIC, using
@@ -39,9 +39,9 @@ FOLDS, SHARE = 4, 0.95
 SEEDS, BATCH = 3, 4  # searches of a product; trials between two fits of a model
 
 
-def measured(name: str, count: int) -> dict[str, Any]:
+def relative(name: str, count: int) -> dict[str, Any]:
     """Costs of `count` candidates of a case and of the heuristic's, relative to that one's."""
-    found = products.measured(products.CASES[name], count, chosen())
+    found = measured(CASES[name], count, chosen())
     of, base = table(found.site), found.seconds[found.site.default]
     return {"default": of.default, "seconds": base, "of": len(of.names), "guess": of.guess,
             "costs": {n: s / base for n, s in found.seconds.items()},
@@ -142,9 +142,9 @@ def _trials_to(search: RandomSearch, costs: dict[str, float]) -> int:
 
 def regret(count: int, file: Path | None) -> None:
     cases: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file and file.exists() else {}
-    for name in products.CASES:
+    for name in CASES:
         if name not in cases:
-            cases[name] = measured(name, count)
+            cases[name] = relative(name, count)
             if file:
                 file.write_text(json.dumps(cases))
     tables(cases)

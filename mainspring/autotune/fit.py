@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mainspring.autotune.cases import CASES, Case, Measured, compared, measured
 from mainspring.autotune.learned import COSTS, costs_store
-from mainspring.autotune.products import CASES, Case, Measured, compared, measured
 from mainspring.base.errors import ArgumentError
 from mainspring.compile.target import Target, chosen
 from mainspring.compile.target.costs import Costs
@@ -116,6 +116,6 @@ def keep(outcome: Outcome, path: str) -> None:
     costs_store(path).keep_model(COSTS, outcome.costs.to_text().encode())
 
 
-def drop(path: str) -> None:
+def forget(path: str) -> None:
     """Back to the costs of the class of machine."""
     costs_store(path).forget(COSTS)

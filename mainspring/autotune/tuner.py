@@ -21,7 +21,7 @@ from mainspring.autotune.learned import fitted, learned_chooser, store, table
 from mainspring.autotune.measure import Bench, Piece, PieceBench, whole_bench
 from mainspring.base.errors import ArgumentError
 from mainspring.compile.choose import HEURISTIC, Chooser, Decide, Fixed, Site
-from mainspring.compile.joints import Joint
+from mainspring.compile.fusion.joints import Joint
 from mainspring.compile.lower import Lowered, Made, Work, lower
 from mainspring.compile.program import Branch, Instr, Loop, Repeat
 from mainspring.compile.target import Target

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from mainspring.compile.canonical import canonical
 from mainspring.compile.choose import Decide, problem
-from mainspring.compile.fuse import Fuser, Group
+from mainspring.compile.fusion.fuse import Fuser
+from mainspring.compile.fusion.grouping import Group
 from mainspring.compile.inline import Element, at_flat, flat_index, space_of
 from mainspring.compile.loops import (
     Body,
@@ -239,9 +240,9 @@ class _Row:
         self.rows, self.width = group.rows, group.width
         self.row, self.col = s.var("row", group.rows), s.var("col", group.width)
         self.refs = {v: value_ref(v, k) for k, v in enumerate(group.members)}
-        self.kinds = nest.fuser.kinds
-        inside = set(group.members)
-        self.operands = {v: list(dict.fromkeys(h.of for h in nest.fuser.hits[v] if h.of in inside)) for v in group.members}
+        reads, inside = nest.fuser.reads, set(group.members)
+        self.kinds = reads.kinds
+        self.operands = {v: list(dict.fromkeys(h.of for h in reads.hits[v] if h.of in inside)) for v in group.members}
         self.pass_of = self._passes()
         self.scratch: dict[Node, Buffer] = {}
         self.results: list[Buffer] = []  # of the chunks of long rows

@@ -20,8 +20,9 @@ from mainspring.base.errors import CompileError
 from mainspring.compile import simplify
 from mainspring.compile.canonical import canonical
 from mainspring.compile.choose import HEURISTIC, Chooser, Decide, Decision
-from mainspring.compile.fuse import Fuser, Group
-from mainspring.compile.joints import Joint
+from mainspring.compile.fusion.fuse import Fuser
+from mainspring.compile.fusion.grouping import Group
+from mainspring.compile.fusion.joints import Joint
 from mainspring.compile.loopnest import Nest, map_kernel, row_kernel
 from mainspring.compile.loops import Buffer, For, Kernel, Store, Write, load
 from mainspring.compile.plan.donate import reuse_donated

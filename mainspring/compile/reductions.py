@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 
 from mainspring.compile.choose import Decide
-from mainspring.compile.fuse import Group
+from mainspring.compile.fusion.grouping import Group
 from mainspring.compile.inline import at_flat, space_of
 from mainspring.compile.loopnest import Nest, fold_of, lets, value_ref
 from mainspring.compile.loops import (

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mainspring.compile.fuse import FEW_ROWS
+from mainspring.compile.fusion.grouping import FEW_ROWS
 from mainspring.compile.inline import is_virtual
 from mainspring.interpret.staged import trace
 from mainspring.ir.bind import following

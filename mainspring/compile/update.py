@@ -7,7 +7,7 @@ Where y then lives in the memory of x, the copy is left out (`donate`), and what
 
 from __future__ import annotations
 
-from mainspring.compile.fuse import Group
+from mainspring.compile.fusion.grouping import Group
 from mainspring.compile.inline import flat_index
 from mainspring.compile.loopnest import CHUNK, Nest, collapse, tasked
 from mainspring.compile.loops import Kernel, Let, Store, Write, load

@@ -200,7 +200,7 @@ def tune(
     database: Annotated[Path | None, typer.Option("--database", "--out", help="File that keeps what is learned.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads to tune for; all cores by default.")] = None,
     fit: Annotated[bool, typer.Option("--fit", help="Fit the costs that lead all heuristics to this machine (2 or 3 minutes "
-                                      "are enough); with --show or --forget, print or drop them.")] = False,
+                                      "are enough); with --show or --forget, print or forget them.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Measure anew what has a winner already.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Print what is known, and stop.")] = False,
     forget: Annotated[bool, typer.Option("--forget", help="Remove what is known, and stop.")] = False,

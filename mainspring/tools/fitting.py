@@ -1,4 +1,4 @@
-"""What `mainspring tune --fit` does: the costs that lead the heuristics, fitted to this machine; shown, and dropped."""
+"""What `mainspring tune --fit` does: the costs that lead the heuristics, fitted to this machine; shown, and forgotten."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mainspring import autotune
-from mainspring.autotune.fit import Outcome, drop, fit, keep
+from mainspring.autotune import fit
+from mainspring.autotune.fit import Outcome
 from mainspring.autotune.learned import fitted
 from mainspring.base.errors import ArgumentError
 from mainspring.compile.target import chosen
@@ -22,13 +23,13 @@ def carry_out(seconds: float, database: Path | None) -> None:
         raise ArgumentError("tune --fit", "budget", "it must be positive seconds", str(seconds), "--budget 120")
     path = _path(database)
     with Bar(seconds) as bar:
-        outcome = fit(seconds, watch=lambda what: bar.tell(what, what))
+        outcome = fit.fit(seconds, watch=lambda what: bar.tell(what, what))
     _regrets(outcome)
     if outcome.better:
-        keep(outcome, path)
+        fit.keep(outcome, path)
         _changes(outcome.costs)
         print(f"kept in {path}: compilations from now on use these costs; MS_TUNED=0 compiles without, "
-              "`mainspring tune --fit --forget` drops them")
+              "`mainspring tune --fit --forget` forgets them")
     else:
         print("not kept: on products that were left out the costs as they are do better")
 
@@ -42,10 +43,10 @@ def show(database: Path | None) -> None:
 
 
 def forget(database: Path | None) -> None:
-    """Drop the fitted costs, and nothing else."""
+    """Forget the fitted costs, and nothing else."""
     path = _path(database)
-    drop(path)
-    print(f"{path}: fitted costs dropped; compilations use those of the class of machine")
+    fit.forget(path)
+    print(f"{path}: fitted costs forgotten; compilations use those of the class of machine")
 
 
 def _path(database: Path | None) -> str:

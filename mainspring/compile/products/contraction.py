@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from mainspring.compile.choose import Decide
-from mainspring.compile.fuse import Group
+from mainspring.compile.fusion.grouping import Group
 from mainspring.compile.inline import at_flat, flat_index, space_of
 from mainspring.compile.loopnest import Nest, collapse, lets, value_ref
 from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, Store, Write, load

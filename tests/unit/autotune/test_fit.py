@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import mainspring as ms
-from mainspring.autotune import fit, learned, products
+from mainspring.autotune import cases, fit, learned
 from mainspring.base import flags
 from mainspring.base.errors import ArgumentError
 from mainspring.compile.choose import Site
@@ -21,7 +21,6 @@ from mainspring.compile.target import TARGETS, chosen
 from mainspring.compile.target.costs import COSTS, Costs
 from mainspring.learned.tune import Winner
 from mainspring.runtime.executable import build, target_in_force
-from mainspring.tools import fitting
 from mainspring.tools.cli import app
 
 OTHER = replace(chosen().costs, barrier=1.0, kernel=500.0, kernel_across=500.0, wake_ns=1.0, strip_rows=1.0)
@@ -65,7 +64,7 @@ def test_fitted_costs_lead_compilations_until_they_are_dropped(database: str) ->
     assert np.asarray(led(values)[0]).tobytes() == np.asarray(plain(values)[0]).tobytes()
     with flags.override(tuned=0):
         assert target_in_force() == chosen() and build(graph) is plain
-    fit.drop(database)
+    fit.forget(database)
     assert target_in_force() == chosen() and build(graph).program.code.objects == plain.program.code.objects
 
 
@@ -74,7 +73,7 @@ def test_what_was_won_by_other_costs_is_not_mixed_in_and_comes_back(database: st
     learned.store(database).win(winner)
     kept(database)
     assert learned.store(database).winners() == []
-    fit.drop(database)
+    fit.forget(database)
     assert learned.store(database).winners() == [winner]
 
 
@@ -92,26 +91,26 @@ def test_an_entry_that_is_not_ours_falls_back_to_the_class_of_machine(database: 
     assert len(build(product())([ms.asarray(a) for a in ARRAYS])) == 1
 
 
-def made_up(truth: Costs) -> list[products.Measured]:
+def made_up(truth: Costs) -> list[cases.Measured]:
     """Cases whose candidates take what `truth` says."""
     found = []
-    for name in list(products.CASES)[:8]:
-        site: Site = products.CASES[name].problem(chosen())[0].site
+    for name in list(cases.CASES)[:8]:
+        site: Site = cases.CASES[name].problem(chosen())[0].site
         names = list(site.candidates)[:: max(1, len(site.candidates) // 12)]
-        found.append(products.Measured(site, {n: 1e-9 * site.expected(site.candidates[n], truth)  # type: ignore[misc]
+        found.append(cases.Measured(site, {n: 1e-9 * site.expected(site.candidates[n], truth)  # type: ignore[misc]
                                               for n in dict.fromkeys([site.default, *names])}))
     return found
 
 
 def test_a_fit_finds_the_costs_that_made_the_times_or_others_that_foretell_them() -> None:
     truth = replace(chosen().costs, multiply=1.2, pack=12.0, barrier=9000.0, task=1500.0)
-    cases = made_up(truth)
+    found = made_up(truth)
 
     def off(costs: Costs) -> float:
-        logs = [np.log([m.site.expected(m.site.candidates[n], costs) / t for n, t in m.seconds.items()]) for m in cases]  # type: ignore[misc]
+        logs = [np.log([m.site.expected(m.site.candidates[n], costs) / t for n, t in m.seconds.items()]) for m in found]  # type: ignore[misc]
         return float(np.mean([np.std(x) for x in logs]))
 
-    fitted = fit.fitted_to(cases, chosen().costs)
+    fitted = fit.fitted_to(found, chosen().costs)
     assert off(fitted) < off(chosen().costs) / 2
     untouched = fit.fitted_to(made_up(chosen().costs), chosen().costs)
     assert all(getattr(untouched, n) == pytest.approx(getattr(chosen().costs, n), rel=1e-3) for n in fit.FITTED)
@@ -123,9 +122,9 @@ def test_a_table_is_kept_only_if_what_was_left_out_is_not_slower() -> None:
 
 
 def test_a_short_fit_measures_and_judges_and_keeps_nothing(database: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr(products, "ROUNDS", (1, 1))
+    monkeypatch.setattr(cases, "ROUNDS", (1, 1))
     monkeypatch.setattr(fit, "MIN_CASES", 3)
-    small = {str(n): products._product(24 + n, 32, 40) for n in range(3)}
+    small = {str(n): cases._product(24 + n, 32, 40) for n in range(3)}
     told: list[str] = []
     outcome = fit.fit(0.1, cases=small, count=2, watch=told.append)
     assert set(outcome.before) == set(outcome.after) == set(small) and min(outcome.before.values()) >= 1.0
@@ -134,13 +133,13 @@ def test_a_short_fit_measures_and_judges_and_keeps_nothing(database: str, monkey
         fit.fit(0.1, cases={})
 
 
-def test_the_command_keeps_shows_and_drops_and_loses_nothing_when_stopped(database: str, monkeypatch: Any) -> None:
+def test_the_command_keeps_shows_and_forgets_and_loses_nothing_when_stopped(database: str, monkeypatch: Any) -> None:
     def call(*arguments: str) -> str:
         result = CliRunner().invoke(app, ["tune", "--fit", "--database", database, *arguments])
         return f"{result.exit_code} {result.output}"
 
     def fitting_to(costs: Costs, after: float) -> None:
-        monkeypatch.setattr(fitting, "fit", lambda seconds, watch: fit.Outcome(costs, {"a": 1.1}, {"a": after}))
+        monkeypatch.setattr(fit, "fit", lambda seconds, watch: fit.Outcome(costs, {"a": 1.1}, {"a": after}))
 
     def stopped(seconds: float, watch: Any) -> fit.Outcome:
         raise KeyboardInterrupt
@@ -149,7 +148,7 @@ def test_the_command_keeps_shows_and_drops_and_loses_nothing_when_stopped(databa
     assert "not kept" in call() and "no fitted costs" in call("--show")
     fitting_to(OTHER, 1.0)
     assert "kept in" in call() and "costs fitted to this machine" in call("--show") and learned.fitted(database).costs == OTHER
-    monkeypatch.setattr(fitting, "fit", stopped)
+    monkeypatch.setattr(fit, "fit", stopped)
     assert not call().startswith("0 ") and learned.fitted(database).costs == OTHER
-    assert "dropped" in call("--forget") and "no fitted costs" in call("--show")
+    assert "forgotten" in call("--forget") and "no fitted costs" in call("--show")
     assert call("shakespeare").startswith("2 ") and call("--budget", "0").startswith("2 ")

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from mainspring.compile.choose import Decision, Site, problem
+from mainspring.compile.choose import Decide, Decision, Site, problem
 from mainspring.compile.inline import space_of
 from mainspring.ir import scalar as s
 from mainspring.ir.graph import CONSTANT, Graph, Node, encode, graph, input_node, node
@@ -28,8 +28,23 @@ class Joint:
     piece: Callable[[], Graph]
 
 
-def joint_site(kind: str, v: Node, others: Sequence[Node], default: bool, facts: dict[str, float]) -> Site:
-    """Whether `v` and `others` are joined. `facts`: logarithms of sizes."""
+class Questions:
+    """Asks whether values are joined, and remembers what was `asked`, with the values that it is about."""
+
+    def __init__(self, decide: Decide):
+        self.decide = decide
+        self.asked: list[tuple[Decision, list[Node]]] = []
+
+    def ask(self, kind: str, v: Node, others: Sequence[Node], default: bool, facts: dict[str, float],
+            about: list[Node]) -> bool:
+        """The answer to a question of `kind` about `v` and `others`. `facts`: logarithms of sizes."""
+        met = len(self.decide.made)
+        answer = self.decide(default, lambda: _site(kind, v, list(others), default, facts))
+        self.asked += [(decision, about) for decision in self.decide.made[met:]]
+        return answer
+
+
+def _site(kind: str, v: Node, others: Sequence[Node], default: bool, facts: dict[str, float]) -> Site:
     yes, no = YES[kind]
     text = " ".join([_text(v), *sorted([_text(n) for n in others])])
     label = f"{v.op.name} {'×'.join(map(str, v.shape))}"
