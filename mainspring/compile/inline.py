@@ -63,7 +63,7 @@ class Element:
                 return inner
             default = fill if isinstance(fill, Expr) else s.const(fill, inner.dtype)
             if inner.op == "load" and len(inner.args) == 3 and inner.args[1] is both:
-                return s.make("load", (inner.args[0], both, default), inner.dtype, inner.attr)
+                return s.load(inner.attr, inner.args[0], inner.dtype, both, default)
             return s.where(both, inner, default)
 
         outer = guard

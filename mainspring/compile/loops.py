@@ -28,7 +28,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from mainspring.ir.scalar import Expr, const, make, show
+from mainspring.ir import scalar
+from mainspring.ir.scalar import Expr, const, show
 from mainspring.types.dtype import DType, int64
 
 LANES = 16
@@ -51,17 +52,12 @@ class Buffer:
 
 def load(buffer: Buffer, index: Expr | int, guard: Expr | None = None, fill: Expr | None = None) -> Expr:
     """Element `index` of `buffer`; with a guard, `fill` where it is false, the address then not touched."""
-    at = index if isinstance(index, Expr) else const(index, int64)
-    if guard is None or (guard.op == "const" and guard.attr):
-        return make("load", (at,), buffer.dtype, buffer)
-    if guard.op == "const":
-        return fill if fill is not None else const(0, buffer.dtype)
-    return make("load", (at, guard, fill if fill is not None else const(0, buffer.dtype)), buffer.dtype, buffer)
+    return scalar.load(buffer, index if isinstance(index, Expr) else const(index, int64), buffer.dtype, guard, fill)
 
 
 def load_wide(buffer: Buffer, index: Expr, dtype: DType, guard: Expr | None = None) -> Expr:
     """The elements of `buffer` from `index` on that fill an unsigned integer of `dtype`; 0 where the guard is false."""
-    return make("load", (index,) if guard is None else (index, guard, const(0, dtype)), dtype, buffer)
+    return scalar.load(buffer, index, dtype, guard)
 
 
 class Stmt:

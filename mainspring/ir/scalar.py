@@ -144,6 +144,14 @@ def ref(name: str, dtype: DType) -> Expr:
     return make("ref", (), dtype, name)
 
 
+def load(buffer: Any, index: Expr, dtype: DType, guard: Expr | None = None, fill: Expr | None = None) -> Expr:
+    """Element `index` of `buffer`, as `dtype`; where `guard` is false, `fill` (or 0), the address then not touched."""
+    if guard is None or (guard.op == "const" and guard.attr):
+        return make("load", (index,), dtype, buffer)
+    other = fill if fill is not None else const(0, dtype)
+    return other if guard.op == "const" else make("load", (index, guard, other), dtype, buffer)
+
+
 def apply(op: str, *args: Any) -> Expr:
     """`op` applied; Python numbers take the dtype of the first Expr among the arguments (bools excepted in `where`)."""
     typed = next(a for a in (args[1:] if op == "where" else args) if isinstance(a, Expr))
@@ -423,8 +431,8 @@ def substitute(x: Expr, leaf: Callable[[Expr], Expr | None], memo: dict[Expr, Ex
 
 def rebuild(x: Expr, args: tuple[Expr, ...]) -> Expr:
     """`x` with other arguments, simplified where it is index arithmetic, and where a guard is decided."""
-    if x.op == "load" and len(args) == 3 and is_const(args[1]):
-        return make("load", args[:1], x.dtype, x.attr) if args[1].attr else args[2]
+    if x.op == "load":
+        return load(x.attr, args[0], x.dtype, *args[1:])
     simplifier = _SIMPLIFIERS.get(x.op)
     if simplifier is not None:
         return simplifier(*args)

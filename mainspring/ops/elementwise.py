@@ -30,7 +30,7 @@ from mainspring.ops.common import (
     scalar_value,
     widened,
 )
-from mainspring.types.dtype import DEFAULT_FLOAT, DType, as_dtype, bool_
+from mainspring.types.dtype import DEFAULT_FLOAT, DType, as_dtype, bool_, uint8
 from mainspring.types.info import require_device
 from mainspring.types.shape import TensorType, broadcast_shapes
 
@@ -447,19 +447,29 @@ def clip(x: Any, /, min: Any = None, max: Any = None) -> Any:
 
 
 def bitcast(x: Any, dtype: Any, /) -> Any:
-    """The bits of `x` read as `dtype`, which must have the same width."""
+    """The bits of `x` read as `dtype`, of the same width. A bool is a byte of 0 or 1; read as bool, all but 0 is true."""
     return bind(BITCAST, as_value(x, "bitcast"), dtype=as_dtype(dtype, "bitcast"))
 
 
 def _bitcast_infer(x: TensorType, dtype: DType) -> TensorType:
-    if x.dtype.itemsize != dtype.itemsize or bool_ in (x.dtype, dtype):
-        raise ShapeError("bitcast", "dtype", f"must be as wide as {x.dtype.name} and not bool", dtype.name,
-                         "ms.bitcast(x, ms.uint32)")
+    if x.dtype.itemsize != dtype.itemsize:
+        raise ShapeError("bitcast", "dtype", f"must be as wide as {x.dtype.name}", dtype.name, "ms.bitcast(x, ms.uint32)")
     return TensorType(x.shape, dtype)
 
 
-BITCAST = register(Op("bitcast", _bitcast_infer, lambda x, dtype: np.ascontiguousarray(x).view(dtype.numpy).reshape(x.shape),
-                      map_space(lambda x, dtype: s.bitcast(x, dtype)), DISCRETE, "The bits of `x` read as `dtype`."))
+def _bitcast_reference(x: np.ndarray, dtype: DType) -> np.ndarray:
+    bits = np.ascontiguousarray(x).view(uint8.numpy if dtype is bool_ else dtype.numpy).reshape(x.shape)
+    return bits != 0 if dtype is bool_ else bits
+
+
+def _bitcast_element(x: s.Expr, dtype: DType) -> s.Expr:
+    """By way of a byte from a bool and to one: in memory it is 0 or 1, whatever it was made of."""
+    bits = s.cast(x, uint8) if x.dtype is bool_ else x
+    return s.cast(s.bitcast(bits, uint8), bool_) if dtype is bool_ else s.bitcast(bits, dtype)
+
+
+BITCAST = register(Op("bitcast", _bitcast_infer, _bitcast_reference, map_space(_bitcast_element), DISCRETE,
+                      "The bits of `x` read as `dtype`."))
 STOP_GRADIENT = register(Op("stop_gradient", lambda x: x, lambda x: x, map_space(lambda x: x),
                             NoGradient("it was asked to stop"),
                             "`x`, through which no gradient flows."))

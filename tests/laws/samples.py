@@ -70,7 +70,7 @@ def _cast(draw: Draw) -> Iterator[Sample]:
 @entry("bitcast")
 def _bitcast(draw: Draw) -> Iterator[Sample]:
     for target in ALL:
-        if target.itemsize == draw.dtype.itemsize and bool_ not in (target, draw.dtype):
+        if target.itemsize == draw.dtype.itemsize:
             yield draw.sample(draw.edges, dtype=target)
             yield draw.sample(draw(5, 7), dtype=target, view="transpose")
 

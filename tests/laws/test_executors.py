@@ -128,7 +128,7 @@ def test_all_executors_agree(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", ALL, ids=lambda dtype: dtype.name)
 def test_a_vector_store_touches_nothing_behind_its_last_element(dtype: DType) -> None:
-    """LLVM 22 stored 4 bytes for the one bfloat16 of a last chunk; see `_hidden` in compile/emit/values.py."""
+    """LLVM 22 stored 4 bytes for the one bfloat16 of a last chunk; see `_hidden` in compile/emit/memory.py."""
     for source in (float32, int32, dtype) if dtype is not bool_ else (bool_,):
         for size in (1, 2, 3, 15, 16, 17, 31, 33):
             a, b = Buffer("a", source, size), Buffer("b", dtype, size)

@@ -17,32 +17,11 @@ from llvmlite import ir
 
 from mainspring.base.errors import CompileError
 from mainspring.compile.emit.dot import DOT_PRODUCTS, dot
-from mainspring.compile.emit.scalar import (
-    fixed,
-    floor_divide,
-    from_memory,
-    literal,
-    memory_type,
-    modulo,
-    primitive,
-)
+from mainspring.compile.emit.memory import Memory
+from mainspring.compile.emit.scalar import fixed, floor_divide, from_memory, literal, memory_type, modulo, primitive
 from mainspring.compile.loops import LANES, Buffer, Write
 from mainspring.compile.target import Target
-from mainspring.compile.vectormath.values import (
-    I1,
-    I8,
-    I16,
-    I32,
-    I64,
-    PTR,
-    Literal,
-    Value,
-    constant,
-    function,
-    poison,
-    suffix,
-    type_of,
-)
+from mainspring.compile.vectormath.values import I8, I32, I64, Value, type_of
 from mainspring.ir.scalar import Expr, affine, is_const, show
 from mainspring.types.dtype import int64, uint32
 
@@ -51,7 +30,6 @@ _TESTS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<="}
 
 LANE_NUMBERS = ir.Constant(ir.VectorType(I8, LANES), list(range(LANES)))
 _IOTA = ir.Constant(ir.VectorType(I64, LANES), list(range(LANES)))
-_REVERSE = ir.Constant(ir.VectorType(I32, LANES), list(range(LANES - 1, -1, -1)))
 
 
 def _within_period(x: Expr, chunk: Chunk) -> bool:
@@ -79,19 +57,18 @@ class Chunk:
     aligned: bool  # base is a multiple of LANES
 
 
-class Values:
+class Values(Memory):
     """Writes expressions into blocks. `known` maps every expression that has a value here to it, indices and refs too."""
 
     def __init__(self, entry: ir.IRBuilder, b: ir.IRBuilder, target: Target):
-        self.entry, self.b, self.target = entry, b, target
+        super().__init__(entry, b)
+        self.target = target
         self.known: dict[Expr, Value] = {}
         self.firsts: dict[Expr, Value] = {}  # the same, of lane 0
         self.strides: dict[Expr, int | None] = {}  # from lane to lane, while there is a chunk
         self.chunk: Chunk | None = None
-        self.pointers: dict[Buffer, ir.Value] = {}
         self._loaded: dict[Expr, frozenset[Buffer]] = {}
         self._ranges: dict[Expr, tuple[float, float]] = {}
-        self._spare_slot: ir.Value | None = None
 
     @contextmanager
     def scope(self, written: frozenset[Buffer] = frozenset()) -> Iterator[None]:
@@ -278,39 +255,12 @@ class Values:
 
     # --------------------------------------------------------------------------------------------------------- memory
 
-    def alloca(self, t: ir.Type, align: int = 64) -> ir.Value:
-        slot = self.entry.alloca(t)
-        slot.align, slot.type = align, PTR
-        return slot
-
-    def _address(self, buffer: Buffer, index: Value) -> ir.Value:
-        address = self.b.gep(self.pointers[buffer], [index.raw], source_etype=memory_type(buffer.dtype))
-        address.type = type_of(PTR, index.lanes)  # llvmlite does not know that indices may be vectors
-        return address
-
-    def _spare(self) -> ir.Value:
-        """An address that may always be read."""
-        if self._spare_slot is None:
-            self._spare_slot = self.alloca(ir.ArrayType(I8, 64))
-            self.entry.store(ir.Constant(I64, 0), self._spare_slot, align=8)
-        return self._spare_slot
-
     def mask(self, guard: Value | None) -> Value | None:
         """The lanes that exist and for which `guard` holds; None for all."""
         mask = self.chunk.mask if self.chunk else None
         if guard is None or mask is None:
             return guard.splat() if guard is not None else mask
         return mask & guard
-
-    def _masked(self, name: str, result: ir.Type, pointer: ir.Value, arguments: list[ir.Value], align: int,
-                at: int) -> ir.Value:
-        """llvm.masked.`name`; `at` is the position of the pointer among the arguments."""
-        vector = result if not isinstance(result, ir.VoidType) else arguments[0].type
-        known_as = f"llvm.masked.{name}.{suffix(vector)}.{'v16p0' if name in ('gather', 'scatter') else 'p0'}"
-        operands = [*arguments[:at], pointer, *arguments[at:]]
-        callee = function(self.b.module, known_as, result, [o.type for o in operands])
-        callee.args[at].attributes.align = align
-        return self.b.call(callee, operands)
 
     def _load(self, x: Expr, guard: Value | None, fill: Value | None) -> Value:
         buffer, index = x.attr, x.args[0]
@@ -330,28 +280,6 @@ class Values:
         value = from_memory(Value(self.b, raw), x.dtype)
         zero = fill is None or (is_const(x.args[2], 0) and math.copysign(1.0, x.args[2].attr) > 0)
         return value if guard is None or zero else guard.where(value, fill)
-
-    def _load_run(self, t: ir.Type, address: ir.Value, mask: Value | None, align: int, backwards: bool) -> ir.Value:
-        if mask is None:
-            raw = self.b.load(address, typ=t, align=align)
-        else:
-            lanes = self._reversed(mask.raw) if backwards else mask.raw
-            raw = self._masked("load", t, address, [lanes, Literal(t, "zeroinitializer")], align, 0)
-        return self._reversed(raw) if backwards else raw
-
-    def _gather(self, t: ir.Type, addresses: ir.Value, mask: Value | None, align: int) -> ir.Value:
-        everywhere = constant(I1, True, LANES)
-        zero = Literal(t, "zeroinitializer")
-        if mask is None:
-            return self._masked("gather", t, addresses, [everywhere, poison(t)], align, 0)
-        if align >= 4:
-            return self._masked("gather", t, addresses, [mask.raw, zero], align, 0)
-        spare = Value(self.b, self._spare()).splat()  # no gather of narrow elements: sixteen loads, none of them in a branch
-        safe = self.b.select(mask.raw, addresses, spare.raw)
-        return self.b.select(mask.raw, self._masked("gather", t, safe, [everywhere, poison(t)], align, 0), zero)
-
-    def _reversed(self, raw: ir.Value) -> ir.Value:
-        return self.b.shuffle_vector(raw, poison(raw.type), _REVERSE)
 
     def _load_one(self, x: Expr, index: Value, guard: Value | None, fill: Value | None) -> Value:
         buffer = x.attr
@@ -373,13 +301,7 @@ class Values:
         mask, value = self.mask(guard), value.splat()
         if stride in (1, -1):
             first = self.first(write.index) + (0 if stride == 1 else 1 - LANES)
-            address = self._address(write.buffer, first)
-            raw = value.raw if stride == 1 else self._reversed(value.raw)
-            if mask is None:
-                self.b.store(raw, address, align=align)
-            else:
-                lanes = mask.raw if stride == 1 else self._reversed(mask.raw)
-                self._masked("store", ir.VoidType(), address, [raw, self._hidden(lanes) if align < 4 else lanes], align, 1)
+            self._store_run(value.raw, self._address(write.buffer, first), mask, align, stride < 0)
             return
         if stride and mask is None:  # the distance is known: plain stores, whose addresses cost nothing
             first = self.first(write.index)
@@ -387,24 +309,4 @@ class Values:
                 element = self.b.extract_element(value.raw, ir.Constant(I32, lane))
                 self.b.store(element, self._address(write.buffer, first + lane * stride), align=align)
             return
-        addresses = self._address(write.buffer, self.value(write.index).splat())
-        lanes = mask.raw if mask is not None else constant(I1, True, LANES)
-        self._masked("scatter", ir.VoidType(), addresses, [value.raw, lanes], align, 1)
-
-    def _hidden(self, lanes: ir.Value) -> ir.Value:
-        """`lanes` through an empty instruction, so that LLVM cannot know them when it compiles.
-
-        On x86 with 256-bit vectors LLVM 22 makes a plain load of that half of a masked load for which it knows that no lane is
-        read, where there should be zeros: a border that begins with the upper half of a vector.
-        LLVM 22 turns a masked store of 1 or 2 bytes whose mask is one known lane into a store of 4 bytes on x86 where the value
-        was narrowed (rounded to bfloat16, cut to int8): it stores the wide register. The bytes behind belong to another task.
-        """
-        bits = self.b.bitcast(lanes, I16)
-        return self.b.bitcast(self.b.asm(ir.FunctionType(I16, [I16]), "", "=r,0", [bits], False), lanes.type)
-
-    def _write_one(self, address: ir.Value, value: Value, guard: Value | None, align: int) -> None:
-        if guard is None:
-            self.b.store(value.raw, address, align=align)
-            return
-        with self.b.if_then(guard.raw):
-            self.b.store(value.raw, address, align=align)
+        self._scatter(value.raw, self._address(write.buffer, self.value(write.index).splat()), mask, align)

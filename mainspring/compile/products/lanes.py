@@ -174,39 +174,47 @@ class _Lanes:
 
     def _long(self) -> Made:
         """Chunks as tasks."""
-        of, reg, outers, rests = self.of, self.reg, math.prod(self.outer), math.prod(self.rest)
+        of, rests = self.of, math.prod(self.rest)
         kernels, tables = self._steps()
-        block = min(of.chunk, max(LANES, BLOCK_BYTES // (self.beside * reg.columns * of.dtype.itemsize)))
         task = s.var("task", of.chunks * rests * self.groups)
         c, rest, group = task // (rests * self.groups), task // self.groups % rests, task % self.groups
+        sums = of.chunks * rests * self.strips * math.prod(self.outer) * self.tiles
+        parts = Buffer("parts", of.dtype, sums * self.reg.acc.size)
+        body = self._blocks(parts, tables, c, rest, group)
+        product = of.nest.kernel("lanes", task.attr[1], task, (body,), of.group, (self.reg.acc,), self.flops)
+        return [*kernels, product, self._sums(parts)], [*tables.values(), parts]
+
+    def _blocks(self, parts: Buffer, tables: dict[int, Buffer], c: Expr, rest: Expr, group: Expr) -> For:
+        """Chunk `c` in blocks of k, each for all row tiles before the next; the sums so far lie in `parts`."""
+        of, reg, outers = self.of, self.reg, math.prod(self.outer)
+        block = min(of.chunk, max(LANES, BLOCK_BYTES // (self.beside * reg.columns * of.dtype.itemsize)))
         turn, row, tile = s.var("block", -(-of.chunk // block)), s.var("outer", outers), s.var("tile", self.tiles)
         begin = c * of.chunk + turn * block
         whole = of.chunk % block == 0 and of.steps == of.chunks * of.chunk
         end = begin + block if whole else s.apply("min", begin + block, of.until(c))
-        parts = Buffer("parts", of.dtype, of.chunks * rests * self.strips * outers * self.tiles * reg.acc.size)
-
-        def home(c: Expr | int, rest: Expr, row: Expr, tile: Expr) -> Expr:
-            return ((((c * rests + rest) * self.strips + self.strip) * outers + row) * self.tiles + tile) * reg.acc.size
 
         def chains(own: Expr) -> list[Stmt]:
-            where = home(c, rest, row, tile) + reg.place
+            where = self._home(c, rest, row, tile) + reg.place
             step = self._step(self._place(rest, row, self._first(tile) + reg.i), own, tables)
             chain = (reg.set(load(parts, where, s.compare("lt", 0, turn))), For(self.k, begin, end, (step,)),
                      reg.over(Store((Write(parts, where, reg.value),))))
             return [For(row, ZERO, s.const(outers, int64), (For(tile, ZERO, s.const(self.tiles, int64), chain),))]
 
-        body = For(turn, ZERO, s.const(turn.attr[1], int64), tuple(self._strips(group, chains)))
-        product = of.nest.kernel("lanes", task.attr[1], task, (body,), of.group, (reg.acc,), self.flops)
-        return [*kernels, product, self._sums(parts, home)], [*tables.values(), parts]
+        return For(turn, ZERO, s.const(turn.attr[1], int64), tuple(self._strips(group, chains)))
 
-    def _sums(self, parts: Buffer, home: Callable[..., Expr]) -> Kernel:
+    def _home(self, c: Expr | int, rest: Expr, row: Expr, tile: Expr) -> Expr:
+        """Where the sums of chunk `c` for a tile of the strip begin among the parts."""
+        line = ((c * math.prod(self.rest) + rest) * self.strips + self.strip) * math.prod(self.outer) + row
+        return (line * self.tiles + tile) * self.reg.acc.size
+
+    def _sums(self, parts: Buffer) -> Kernel:
         """The chunks of every tile summed, and the epilogue."""
         of, outers = self.of, math.prod(self.outer)
         task, tile = s.var("task", math.prod(self.rest) * outers * self.groups), s.var("tile", self.tiles)
         group, row, rest = task % self.groups, task // self.groups % outers, task // (self.groups * outers)
 
         def results(own: Expr) -> list[Stmt]:
-            rows = self._own_rows(lambda at, c: load(parts, home(c, rest, row, tile) + at), rest, row, tile, own)
+            rows = self._own_rows(lambda at, c: load(parts, self._home(c, rest, row, tile) + at), rest, row, tile, own)
             return [For(tile, ZERO, s.const(self.tiles, int64), (rows,))]
 
         return of.nest.kernel("finish", task.attr[1], task, tuple(self._strips(group, results)), of.group)
