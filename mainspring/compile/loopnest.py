@@ -16,6 +16,7 @@ from mainspring.compile.fusion.fuse import Fuser
 from mainspring.compile.fusion.grouping import Group
 from mainspring.compile.inline import Element, at_flat, flat_index, space_of
 from mainspring.compile.loops import (
+    LANES,
     Body,
     Buffer,
     Fold,
@@ -127,11 +128,31 @@ def map_kernel(nest: Nest, group: Group, decide: Decide) -> Kernel:
         domain = collapsed
         body = _map_body(nest, group, domain)
     stmts, dims = body
-    chunk = CHUNK
+    domain, dims, stmts, unit = _joined_short(domain, dims, stmts)
+    chunk = CHUNK // unit * unit
     if domain[-1] > LEAST_CHUNK:
-        label, each = "x".join(map(str, domain)), flops_of(stmts)
-        chunk = decide(CHUNK, lambda: task_site("chunk", nest.problem(label, stmts, group), CHUNK, CHUNKS, domain, each))
+        label, each, sizes = "x".join(map(str, domain)), flops_of(stmts), tuple([n // unit * unit for n in CHUNKS])
+        chunk = decide(chunk, lambda: task_site("chunk", nest.problem(label, stmts, group), chunk, sizes, domain, each))
     return tasked(nest, group, domain, dims, stmts, chunk)
+
+
+def _joined_short(domain: tuple[int, ...], dims: list[Expr],
+                  stmts: list[Stmt]) -> tuple[tuple[int, ...], list[Expr], list[Stmt], int]:
+    """Last dims too short for the vector lanes, joined with those before; and how many elements one begins at a multiple of.
+
+    Places in the dims are then quotients and remainders of one index, whose patterns in the lanes are known (see
+    `emit.patterns`) where a task begins at a whole number of periods.
+    """
+    count, size = 1, domain[-1]
+    while count < len(domain) and size < LANES:
+        count += 1
+        size *= domain[-count]
+    if count == 1 or any(isinstance(stmt, Reduce) for stmt in stmts):
+        return domain, dims, stmts, 1
+    flat = s.var("flat", size)
+    places = dict(zip(dims[-count:], unravel(flat, domain[-count:]), strict=True))
+    unit = LANES * math.prod(domain[1 - count:])
+    return (*domain[:-count], size), [*dims[:-count], flat], list(substitute_vars(tuple(stmts), places)), unit
 
 
 def _map_body(nest: Nest, group: Group, domain: tuple[int, ...]) -> tuple[list[Stmt], list[Expr]]:

@@ -73,6 +73,7 @@ class _Reduction:
         self.refs = {v: value_ref(v, k) for k, v in enumerate(group.members)}
         self.folds, self.rest = self._parts(ravel(self.dims, self.domain))
         self.lane = self._lane_dim()
+        self.narrow = self.domain[self.lane] < LANES and self._rows_adjoin()
 
     def _parts(self, flat: Expr) -> tuple[list[Fold], list[Stmt]]:
         def leaf(of: Node, index: tuple[Expr, ...], guard: Expr | None) -> Expr:
@@ -102,6 +103,12 @@ class _Reduction:
                         near[term] += x.attr.size
         return max(range(len(self.dims)), key=lambda i: (near[self.dims[i]], i))
 
+    def _rows_adjoin(self) -> bool:
+        """Whether rows of results lie one behind the other in what is read."""
+        last = self.domain[self.lane]
+        reads = [s.affine(x.args[0])[0] for x in s.walk(*[f.value for f in self.folds]) if x.op == "load"]
+        return last > 1 and any(c.get(self.dims[self.lane]) == 1 and c.get(self.along) == last for c in reads)
+
     def kernel(self, decide: Decide) -> Kernel:
         last = self.domain[self.lane]
         others = [i for i in range(len(self.domain)) if i != self.lane]
@@ -123,7 +130,7 @@ class _Reduction:
     @property
     def streamed(self) -> bool:
         """Whether rows are taken as they lie in memory."""
-        return self.extent >= STREAMED and self.domain[self.lane] >= LANES
+        return self.extent >= STREAMED and (self.narrow or self.domain[self.lane] >= LANES)
 
     def _strip(self, decide: Decide, outer: int, last: int) -> int:
         """Results of a task."""
@@ -133,7 +140,7 @@ class _Reduction:
         while strip > LANES and outer * -(-last // strip) < least:
             strip = max(LANES, -(-strip // 2 // LANES) * LANES)
         if last <= LANES:
-            return strip
+            return last if self.narrow and self.streamed else strip
         label, stmts = f"{'x'.join(map(str, self.domain))} of {self.extent}", self._whole(ZERO, s.const(last, int64))[0]
         return decide(strip, lambda: task_site("strip", self.nest.problem(label, stmts, self.group), strip, STRIPS,
                                                (outer, last), s.flops(*[f.value for f in self.folds]) + self.extent))
@@ -144,7 +151,7 @@ class _Reduction:
         return (For(self.dims[self.lane], start, stop, (fold, *self.rest), "vector"),), ()
 
     def _streamed(self, start: Expr, count: Expr, strip: int) -> tuple[tuple[Stmt, ...], tuple[Buffer, ...]]:
-        """A strip of results, row by row."""
+        """A strip of results, row by row; LANES narrow rows, which lie one behind the other, at a time."""
         column, p, r = s.var("column", strip), s.var("p", LANES), s.var("row", self.extent)
         turn = s.var("turn", max(1, self.extent // (LANES * AHEAD)))
         partials = [Buffer(f"partials{i}", f.value.dtype, LANES * strip, "scratch") for i, f in enumerate(self.folds)]
@@ -153,6 +160,14 @@ class _Reduction:
             """`stmts` for each result of the strip."""
             body = substitute_vars(stmts, {self.dims[self.lane]: start + column})
             return For(column, ZERO, count, body, "vector")
+
+        def over_partials(each: For) -> For:
+            """`each`, a loop over the strip, for all partials."""
+            if not self.narrow:
+                return For(p, ZERO, s.const(LANES, int64), (each,))
+            flat = s.var("flat", LANES * strip)
+            body = substitute_vars(each.body, {p: flat // strip, column: flat % strip})
+            return For(flat, ZERO, s.const(LANES * strip, int64), body, "vector")
 
         def add(first: Expr, partial: Expr, rows: int) -> For:
             """Every LANES-th of so many rows from `first` on into `partial`."""
@@ -163,10 +178,10 @@ class _Reduction:
         clear = over(Store(tuple(Write(b, p * strip + column, s.const(identity(f.combine, b.dtype), b.dtype))
                                  for f, b in zip(self.folds, partials, strict=True))))
         done = self.extent // (LANES * AHEAD) * (LANES * AHEAD)
-        each = For(p, ZERO, s.const(LANES, int64), (add(turn * (LANES * AHEAD) + p, p, AHEAD),))
+        each = over_partials(add(turn * (LANES * AHEAD) + p, p, AHEAD))
         totals = [Let(f.ref, _tree(f.combine, [load(b, j * strip + column) for j in range(LANES)]))
                   for f, b in zip(self.folds, partials, strict=True)]
-        return (For(p, ZERO, s.const(LANES, int64), (clear,)),
+        return (over_partials(clear),
                 For(turn, ZERO, s.const(turn.attr[1], int64), (each,)),
                 For(r, s.const(done, int64), s.const(self.extent, int64), (add(r, r % LANES, 1),)),
                 over(*totals, *self.rest)), tuple(partials)

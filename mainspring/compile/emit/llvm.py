@@ -15,7 +15,8 @@ from contextlib import nullcontext
 from llvmlite import ir
 
 from mainspring.base.errors import CompileError
-from mainspring.compile.emit.scalar import PRIMITIVES, fixed, literal, memory_type, register_type, to_memory
+from mainspring.compile.emit.patterns import ANY, Pattern, period
+from mainspring.compile.emit.scalar import PRIMITIVES, fixed, floor_divide, literal, memory_type, register_type, to_memory
 from mainspring.compile.emit.turn import Turning, transposed, turning
 from mainspring.compile.emit.values import LANE_NUMBERS, Chunk, Values
 from mainspring.compile.loops import (
@@ -41,7 +42,7 @@ from mainspring.compile.loops import (
 from mainspring.compile.target import Target
 from mainspring.compile.vectormath.values import I1, I8, I32, I64, PTR, Value, call, constant, poison, type_of
 from mainspring.ir.primitives import SCALARS
-from mainspring.ir.scalar import Expr, const, is_const, show, walk
+from mainspring.ir.scalar import Expr, const, show, walk
 from mainspring.types.dtype import DType, bfloat16, float16, int64
 
 STACK_BYTES = 32 * 1024  # scratch buffers up to this size in total lie on the stack
@@ -147,7 +148,7 @@ class _Emitter(Values):
         if (turned := turning(stmt)) is not None and self.chunk is None:
             self._turn(turned)
         elif stmt.role == "vector":
-            self._chunks(stmt.var, stmt.start, stmt.stop, _written(stmt.body), lambda: self._run(stmt.body))
+            self._chunks(stmt, stmt.start, stmt.stop, lambda: self._run(stmt.body))
         elif stmt.role == "unroll":
             for i in range(self._number(stmt.start), self._number(stmt.stop)):
                 self._with({stmt.var: literal(self.b, i, int64)}, stmt.body)
@@ -185,44 +186,49 @@ class _Emitter(Values):
         self.b.cbranch(self.b.icmp_signed("<", following, stop.raw), top, after)
         self.b.position_at_end(after)
 
-    def _chunks(self, var: Expr, start: Expr, stop: Expr, written: frozenset[Buffer], body: Callable[[], None]) -> None:
-        """`body` for chunks of LANES values of `var`, the last one under a mask."""
+    def _chunks(self, stmt: For | Reduce, start: Expr, stop: Expr, body: Callable[[], None]) -> None:
+        """`body` for chunks of LANES values of the variable of `stmt`, the last one under a mask."""
         if self.chunk is not None:
-            raise CompileError("emit_kernel", "For", "a vector loop may not stand inside another", show(var))
+            raise CompileError("emit_kernel", "For", "a vector loop may not stand inside another", show(stmt.var))
+        written = _written(stmt.body)
 
         def run(chunk: Chunk) -> None:
             with self.lanes_of(chunk, written):
                 body()
 
-        self._pieces(var, start, stop, run)
+        self._pieces(stmt.var, start, stop, run, period(_expressions(stmt), stmt.var))
 
-    def _pieces(self, var: Expr, start: Expr, stop: Expr, run: Callable[[Chunk], None]) -> None:
-        """`run` for the chunks of `var` from `start` to `stop`."""
-        first, last = self.value(start), self.value(stop)
-        aligned = is_const(start) and start.attr % LANES == 0
+    def _pieces(self, var: Expr, start: Expr, stop: Expr, run: Callable[[Chunk], None], every: int = LANES) -> None:
+        """`run` for the chunks of `var` from `start` to `stop`, as many in a row as make a period of `every` values."""
+        first, last, origin = self.value(start), self.value(stop), self.patterns.of(start) or ANY
 
-        def piece(base: Value, mask: Value | None = None) -> None:
-            run(Chunk(var, base, mask, aligned))
+        def loop(begin: Value, end: Value, step: int) -> None:
+            def chunks(base: Value) -> None:
+                for i in range(0, step, LANES):
+                    run(Chunk(var, base + i if i else base, None, origin + Pattern(step, (i,) * LANES)))
+
+            self._loop(begin, end, step, chunks)
 
         begin, end = fixed(first), fixed(last)
         if begin is None or end is None:
-            self._pieces_unknown(first, last, piece)
+            count = (last - first).intrinsic("smax", 0)
+            middle = first + (count & -LANES)
+            if every > LANES:
+                periods = first + floor_divide(count, count.like(every), int64, nonnegative=True) * every
+                loop(first, periods, every)
+                loop(periods, middle, LANES)
+            else:
+                loop(first, middle, LANES)
+            with self.b.if_then((middle < last).raw):
+                mask = Value(self.b, LANE_NUMBERS) < (last - middle).to(I8, "trunc")
+                run(Chunk(var, middle, mask, origin + Pattern(LANES, (0,) * LANES), None))
             return
-        whole, left = divmod(max(end - begin, 0), LANES)
-        middle = literal(self.b, begin + whole * LANES, int64)
-        if whole == 1:
-            piece(first)
-        elif whole:
-            self._loop(first, middle, LANES, piece)
-        if left:
-            piece(middle, Value(self.b, ir.Constant(type_of(I1, LANES), [i < left for i in range(LANES)])))
-
-    def _pieces_unknown(self, first: Value, last: Value, piece: Callable[[Value, Value | None], None]) -> None:
-        count = last - first
-        middle = first + ((count > 0).where(count, 0) & -LANES)
-        self._loop(first, middle, LANES, lambda i: piece(i, None))
-        with self.b.if_then((middle < last).raw):
-            piece(middle, Value(self.b, LANE_NUMBERS) < (last - middle).to(I8, "trunc"))
+        written_out = begin if end - begin < 2 * every else begin + (end - begin) // every * every
+        loop(first, literal(self.b, written_out, int64), every)
+        for base in range(written_out, end, LANES):
+            exist = tuple([base + i < end for i in range(LANES)])
+            mask = None if all(exist) else Value(self.b, ir.Constant(type_of(I1, LANES), list(exist)))
+            run(Chunk(var, literal(self.b, base, int64), mask, Pattern.of(base), exist))
 
     def _turn(self, t: Turning) -> None:
         """A loop that transposes, block by block: LANES rows read as vectors along j, their columns stored along i."""
@@ -320,7 +326,7 @@ class _Emitter(Values):
             for fold, slot in zip(stmt.folds, slots, strict=True):
                 self._accumulate(fold, slot, LANES, self.mask(None))
 
-        self._chunks(stmt.var, const(0, int64), const(stmt.extent, int64), _written(stmt.body), body)
+        self._chunks(stmt, const(0, int64), const(stmt.extent, int64), body)
         totals = []
         for fold, slot in zip(stmt.folds, slots, strict=True):
             t = type_of(register_type(fold.value.dtype), LANES)

@@ -5,6 +5,8 @@ With this you can load and store what `values` asks for, at addresses that it ha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llvmlite import ir
 
 from mainspring.compile.emit.scalar import memory_type
@@ -62,6 +64,20 @@ class Memory:
             lanes = self._reversed(mask.raw) if backwards else mask.raw
             raw = self._masked("load", t, address, [lanes, Literal(t, "zeroinitializer")], align, 0)
         return self._reversed(raw) if backwards else raw
+
+    def _load_runs(self, buffer: Buffer, first: Value, places: Sequence[int], active: Sequence[bool],
+                   runs: Sequence[tuple[int, int]]) -> ir.Value:
+        """Lane by lane the element `places` after `first`, read in `runs` of so many elements from such a place; else 0."""
+        element, align = memory_type(buffer.dtype), buffer.dtype.itemsize
+        found = Literal(ir.VectorType(element, LANES), "zeroinitializer")
+        for start, length in runs:
+            t = ir.VectorType(element, length)
+            run = self.b.load(self._address(buffer, first + start), typ=t, align=align)
+            mine = [a and start <= p < start + length for p, a in zip(places, active, strict=True)]
+            picks = [p - start if m else 0 for p, m in zip(places, mine, strict=True)]
+            spread = self.b.shuffle_vector(run, poison(t), ir.Constant(ir.VectorType(I32, LANES), picks))
+            found = spread if all(mine) else self.b.select(ir.Constant(ir.VectorType(I1, LANES), mine), spread, found)
+        return found
 
     def _store_run(self, raw: ir.Value, address: ir.Value, mask: Value | None, align: int, backwards: bool) -> None:
         if backwards:

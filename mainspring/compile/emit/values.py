@@ -2,7 +2,7 @@
 
 With this you can write the statements of a kernel in terms of `value(expr)`. Inside a vector loop the emitter works on a
 `Chunk` of LANES iterations. `stride` says how an integer grows from lane to lane: by 0 it is one scalar; by 1 or -1 an
-access is contiguous; otherwise it is a gather or a scatter.
+access is contiguous; otherwise a pattern may say which runs of memory the lanes read, or it is a gather or a scatter.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from llvmlite import ir
 from mainspring.base.errors import CompileError
 from mainspring.compile.emit.dot import DOT_PRODUCTS, dot
 from mainspring.compile.emit.memory import Memory
+from mainspring.compile.emit.patterns import ANY, Pattern, Patterns, runs
 from mainspring.compile.emit.scalar import fixed, floor_divide, from_memory, literal, memory_type, modulo, primitive
 from mainspring.compile.loops import LANES, Buffer, Write
 from mainspring.compile.target import Target
-from mainspring.compile.vectormath.values import I8, I32, I64, Value, type_of
+from mainspring.compile.vectormath.values import I1, I8, I32, I64, Value, type_of
 from mainspring.ir.scalar import Expr, affine, is_const, show
-from mainspring.types.dtype import int64, uint32
+from mainspring.types.dtype import bool_, int64, uint32
 
 _AFFINE = ("add", "sub", "mul", "floordiv", "mod")
 _TESTS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<="}
@@ -54,7 +55,12 @@ class Chunk:
     var: Expr
     base: Value
     mask: Value | None
-    aligned: bool  # base is a multiple of LANES
+    start: Pattern  # what is known of base
+    active: tuple[bool, ...] | None = (True,) * LANES  # the lanes that exist, if that is known
+
+    @property
+    def aligned(self) -> bool:
+        return self.start.modulus % LANES == 0 and self.start.offsets[0] % LANES == 0
 
 
 class Values(Memory):
@@ -67,6 +73,7 @@ class Values(Memory):
         self.firsts: dict[Expr, Value] = {}  # the same, of lane 0
         self.strides: dict[Expr, int | None] = {}  # from lane to lane, while there is a chunk
         self.chunk: Chunk | None = None
+        self.patterns = self._patterns(None)
         self._loaded: dict[Expr, frozenset[Buffer]] = {}
         self._ranges: dict[Expr, tuple[float, float]] = {}
 
@@ -83,9 +90,13 @@ class Values(Memory):
     def lanes_of(self, chunk: Chunk, written: frozenset[Buffer]) -> Iterator[None]:
         """Inside, `chunk` is what is worked on."""
         with self.scope(written):
-            self.chunk, self.strides = chunk, {}
+            self.chunk, self.strides, self.patterns = chunk, {}, self._patterns(chunk)
             yield
-            self.chunk = None
+            self.chunk, self.patterns = None, self._patterns(None)
+
+    def _patterns(self, chunk: Chunk | None) -> Patterns:
+        var, start = (None, ANY) if chunk is None else (chunk.var, chunk.start)
+        return Patterns(var, start, lambda x: self.stride(x) == 0)
 
     def bind(self, ref: Expr, x: Expr) -> None:
         """From here on `ref` is the value that `x` has now."""
@@ -105,6 +116,9 @@ class Values(Memory):
             if x in known:
                 stack.pop()
                 continue
+            if (settled := self._settled(x)) is not None:
+                known[x] = settled
+                continue
             needed = x.args[1:] if x.op == "load" else () if self._from_first(x) else x.args
             missing = [a for a in needed if a not in known]
             if missing:
@@ -113,6 +127,16 @@ class Values(Memory):
             stack.pop()
             known[x] = self._compute(x, [known[a] for a in needed])
         return known[root]
+
+    def _settled(self, x: Expr) -> Value | None:
+        """The lanes of `x`, an integer or a condition that differs from lane to lane, if they are constants."""
+        if self.chunk is None or not x.args or self.stride(x) is not None:
+            return None
+        if x.dtype is bool_:
+            holds = self.patterns.truth(x)
+            return None if holds is None else Value(self.b, ir.Constant(type_of(I1, LANES), list(holds)))
+        found = self.patterns.of(x) if x.op in _AFFINE else None
+        return None if found is None or found.modulus else Value(self.b, ir.Constant(type_of(I64, LANES), list(found.offsets)))
 
     def _compute(self, x: Expr, args: list[Value]) -> Value:
         if x.op == "const":
@@ -267,6 +291,8 @@ class Values(Memory):
         stride, ratio = self.stride(index), x.dtype.itemsize // buffer.dtype.itemsize
         if stride == 0:
             return self._load_one(x, self.value(index), guard, fill)
+        if stride is None and (raw := self._patterned(x, ratio)) is not None:
+            return self._filled(x, raw, guard, fill)
         mask = self.mask(guard)
         if guard is not None and guard.lanes and self.chunk is not None and fixed(self.chunk.base) is not None:
             mask = Value(self.b, self._hidden(mask.raw))  # type: ignore[union-attr]
@@ -277,6 +303,21 @@ class Values(Memory):
             raw = self._load_run(t, self._address(buffer, first), mask, align, stride < 0)
         else:
             raw = self._gather(t, self._address(buffer, self.value(index)), mask, align)
+        return self._filled(x, raw, guard, fill)
+
+    def _patterned(self, x: Expr, ratio: int) -> ir.Value | None:
+        """The load `x` by runs of memory and shuffles of them, where it is known which lanes read what."""
+        chunk, pattern = self.chunk, self.patterns.of(x.args[0])
+        holds = self.patterns.truth(x.args[1]) if len(x.args) > 1 else (True,) * LANES
+        if chunk is None or chunk.active is None or pattern is None or holds is None or ratio != 1:
+            return None
+        active = [a and b for a, b in zip(chunk.active, holds, strict=True)]
+        places = [o - pattern.offsets[0] for o in pattern.offsets]
+        found = runs(places, active)
+        return None if found is None else self._load_runs(x.attr, self.first(x.args[0]), places, active, found)
+
+    def _filled(self, x: Expr, raw: ir.Value, guard: Value | None, fill: Value | None) -> Value:
+        """What was loaded for `x`; `fill` in lanes that its guard excludes, where memory gave zeros."""
         value = from_memory(Value(self.b, raw), x.dtype)
         zero = fill is None or (is_const(x.args[2], 0) and math.copysign(1.0, x.args[2].attr) > 0)
         return value if guard is None or zero else guard.where(value, fill)
