@@ -19,15 +19,15 @@ from mainspring.ops.common import cast_to, promoted, require_kind
 from mainspring.ops.creation import zeros
 from mainspring.ops.elementwise import DISCRETE
 from mainspring.ops.indexing import put_along_axis, take
-from mainspring.ops.movement import slice_axis
 from mainspring.types.dtype import DEFAULT_INDEX, bool_, int64
 from mainspring.types.shape import TensorType, as_int, normalize_axis
 
 # ----------------------------------------------------------------------------------------------------------- sort
 
 
-def _sort_infer(x: TensorType, axis: int, descending: bool) -> tuple[TensorType, TensorType]:
-    return x, TensorType(x.shape, DEFAULT_INDEX)
+def _sort_infer(x: TensorType, axis: int, descending: bool, first: int) -> tuple[TensorType, TensorType]:
+    shape = (*x.shape[:axis], first, *x.shape[axis + 1:])
+    return TensorType(shape, x.dtype), TensorType(shape, DEFAULT_INDEX)
 
 
 def _comparable(x: np.ndarray) -> np.ndarray:
@@ -35,15 +35,16 @@ def _comparable(x: np.ndarray) -> np.ndarray:
     return x if x.dtype.kind in "biuf" else x.astype(np.float32)
 
 
-def _sort_reference(x: np.ndarray, axis: int, descending: bool) -> tuple[np.ndarray, np.ndarray]:
+def _sort_reference(x: np.ndarray, axis: int, descending: bool, first: int) -> tuple[np.ndarray, np.ndarray]:
     keys: Any = _comparable(x)
     if descending:  # an order-reversing map of the keys, so that equal elements and NaN stay where they are
         keys = -keys if keys.dtype.kind == "f" else ~keys
-    order = np.argsort(keys, axis=axis, kind="stable")
+    order = np.argsort(keys, axis=axis, kind="stable").take(range(first), axis=axis)
     return np.take_along_axis(x, order, axis=axis), order.astype(np.int64)
 
 
-def _sort_vjp(ct: tuple[Value | None, None], out: tuple[Value, Value], x: Value, axis: int, descending: bool) -> tuple[Any]:
+def _sort_vjp(ct: tuple[Value | None, None], out: tuple[Value, Value], x: Value, axis: int, descending: bool,
+              first: int) -> tuple[Any]:
     def thunk() -> Any:
         return put_along_axis(zeros(x.shape, dtype=x.dtype), out[1], ct[0], axis=axis, mode="add")
 
@@ -51,12 +52,13 @@ def _sort_vjp(ct: tuple[Value | None, None], out: tuple[Value, Value], x: Value,
 
 
 SORT = register(Op("sort_with_indices", _sort_infer, _sort_reference, Opaque("an element's place depends on all the others"),
-                   _sort_vjp, "`x` sorted along `axis`, and where each element stood; stable, NaN last in either direction."))
+                   _sort_vjp, "The `first` elements of `x` sorted along `axis`, and where each stood; stable, NaN last."))
 
 
 def _sorted(x: Any, axis: int, descending: bool, name: str) -> tuple[Value, Value]:
     value = as_value(x, name)
-    return bind(SORT, value, axis=normalize_axis(axis, value.ndim, name), descending=bool(descending))
+    place = normalize_axis(axis, value.ndim, name)
+    return bind(SORT, value, axis=place, descending=bool(descending), first=value.shape[place])
 
 
 def sort(x: Any, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Any:
@@ -80,8 +82,7 @@ def topk(x: Any, k: int, /, *, axis: int = -1, largest: bool = True) -> tuple[An
     if not 0 <= count <= value.shape[place]:
         raise ArgumentError("topk", "k", f"must lie between 0 and {value.shape[place]}, the extent of dim {place}", str(count),
                             "ms.topk(x, 1)")
-    values, indices = _sorted(value, place, largest, "topk")
-    return slice_axis(values, place, 0, count), slice_axis(indices, place, 0, count)
+    return bind(SORT, value, axis=place, descending=bool(largest), first=count)
 
 
 # --------------------------------------------------------------------------------------------------------- search

@@ -411,9 +411,11 @@ def _sort(draw: Draw) -> Iterator[Sample]:
     for (shape, axis), descending in product(
         [((1,), 0), ((100,), 0), ((5, 18), 0), ((3, 9, 4), 1), ((0, 3), 1), ((2, 0), 1)], (False, True)
     ):
-        yield draw.sample(draw(*shape), axis=axis, descending=descending)
-    yield draw.sample(draw.rng.permutation(np.repeat(draw.edges, 2)), axis=0, descending=True, smooth=False)
-    yield draw.sample(draw(9, 5), axis=0, descending=False, view="transpose")
+        yield draw.sample(draw(*shape), axis=axis, descending=descending, first=shape[axis])
+    edges = draw.rng.permutation(np.repeat(draw.edges, 2))
+    yield draw.sample(edges, axis=0, descending=True, first=edges.size, smooth=False)
+    yield draw.sample(draw(9, 5), axis=0, descending=False, first=9, view="transpose")
+    yield draw.sample(draw(2, 90, 3), axis=1, descending=True, first=5)
 
 
 @entry("searchsorted")

@@ -2,19 +2,25 @@
 
 Runs of a few elements are sorted by insertion, then merged pairwise from one half of the scratch into the other, the run
 doubling each time. An element moves left only past one that it must stand before, so equal elements keep their order.
+
+Where only the first few are wanted, they are kept in order while the rest of the line is looked through, in blocks: most hold
+nothing that must stand before the last one kept, which the vector lanes find out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from mainspring.compile.loops import Body, Buffer, Kernel, Let, Stmt, Store, While, Write, load
+from mainspring.compile.loops import Body, Buffer, Fold, If, Kernel, Let, Reduce, Stmt, Store, While, Write, load
 from mainspring.compile.template import Call, template
 from mainspring.compile.templates.lines import Lines, loop, number, params
 from mainspring.ir.scalar import Expr, apply, both, compare, minimum, ref, var, where
 from mainspring.types.dtype import bool_, int64
 
 RUN = 8  # elements sorted by insertion
+PICKED = 64  # first elements that are picked, at most; for more all are sorted
+BLOCK = 64  # elements that are looked through at a time
 
 
 @dataclass(frozen=True)
@@ -40,36 +46,60 @@ class _Work:
 
 @template("sort_with_indices")
 def sort_with_indices(call: Call) -> list[Kernel]:
-    """One task a line: load, insertion in runs, merges, store."""
-    type_ = call.input_types[0]
-    if not type_.size:
+    """One task a line: load, insertion in runs, merges, store; or the first ones picked."""
+    type_, first = call.input_types[0], call.static["first"]
+    if not type_.size or not first:
         return []
     lines = Lines.of(type_.shape, call.static["axis"])
-    n = lines.extent
-    merges = max(0, (-(-n // RUN) - 1).bit_length())
-    halves = 2 if merges else 1
-    work = _Work(Buffer("values", type_.dtype, halves * n, "scratch"), Buffer("indices", int64, halves * n, "scratch"),
+    n, picks = lines.extent, first < lines.extent and first <= PICKED
+    merges = 0 if picks else max(0, (-(-n // RUN) - 1).bit_length())
+    room = first if picks else 2 * n if merges else n
+    work = _Work(Buffer("values", type_.dtype, room, "scratch"), Buffer("indices", int64, room, "scratch"),
                  Buffer("cursors", int64, 2, "register"), n, call.static["descending"])
     task, place = var("task", lines.outer * lines.inner), var("place", n)
-    at = (task // lines.inner * n + place) * lines.inner + task % lines.inner
+
+    def element(place: Expr, extent: int) -> Expr:
+        return (task // lines.inner * extent + place) * lines.inner + task % lines.inner
+
+    def line(place: Expr) -> Expr:
+        return load(call.inputs[0], element(place, n))
+
+    taken = loop(place, work.put(place, line(place), place), stop=room if picks else n, role="vector")
     half = place + (merges % 2) * n  # where the last merge left the line
-    results = [Write(out, at, load(of, half)) for out, of in zip(call.outputs, (work.values, work.indices), strict=True)]
-    body = (
-        loop(place, work.put(place, load(call.inputs[0], at), place), role="vector"),
-        _insertion(work),
-        *((_merges(work, merges),) if merges else ()),
-        loop(place, Store(tuple(results)), role="vector"),
-    )
+    results = [Write(out, element(place, first), load(of, half))
+               for out, of in zip(call.outputs, (work.values, work.indices), strict=True)]
+    ordered = (_insertion(work, first, first), *_picks(work, line, first)) if picks else \
+        (_insertion(work, n, RUN), *((_merges(work, merges),) if merges else ()))
+    body = (taken, *ordered, loop(place, Store(tuple(results)), stop=first, role="vector"))
     return [Kernel("sort", params(call), frozenset(call.outputs), task.attr[1], task, body,
-                   (work.values, work.indices, work.cursors), type_.size * max(1, n.bit_length()))]
+                   (work.values, work.indices, work.cursors), type_.size * max(1, (first if picks else n).bit_length()))]
 
 
-def _insertion(work: _Work) -> Stmt:
-    """Each element moves left within its run until none before it must stand behind it."""
-    k = var("k", work.extent)
+def _picks(work: _Work, line: Callable[[Expr], Expr], first: int) -> list[Stmt]:
+    """The rest of the line: each element that must stand before the last of the `first` takes its place among them."""
+    block, inside, lane = var("block", (work.extent - first) // BLOCK), var("inside", BLOCK), var("lane", BLOCK)
+    k, found = var("k", work.extent), ref("found", bool_)
+    value, hole = ref("value", work.values.dtype), load(work.cursors, 0)
+    before_last = work.before(value, load(work.values, first - 1))
+    moves = both(compare("lt", 0, hole), work.before(value, load(work.values, hole - 1, compare("lt", 0, hole), value)))
+    move = work.put(hole, load(work.values, hole - 1), load(work.indices, hole - 1), Write(work.cursors, number(0), hole - 1))
+
+    def offered(at: Expr) -> tuple[Stmt, ...]:
+        begin = Store((Write(work.cursors, number(0), number(first - 1)),))
+        return Let(value, line(at)), If(before_last, (begin, While(moves, (move,)), work.put(hole, value, at)))
+
+    start = block * BLOCK + first
+    better = Fold(found, "any", work.before(line(start + lane), load(work.values, first - 1)))
+    return [loop(block, Reduce(lane, BLOCK, (), (better,)), If(found, (loop(inside, *offered(start + inside)),))),
+            loop(k, *offered(k), start=first + block.attr[1] * BLOCK)]
+
+
+def _insertion(work: _Work, extent: int, run: int) -> Stmt:
+    """Each of so many elements moves left within its run until none before it must stand behind it."""
+    k = var("k", extent)
     value, index = ref("value", work.values.dtype), ref("index", int64)
     hole = load(work.cursors, 0)
-    left = compare("lt", k - k % RUN, hole)
+    left = compare("lt", k - k % run, hole)
     moves = both(left, work.before(value, load(work.values, hole - 1, left, value)))
     move = work.put(hole, load(work.values, hole - 1), load(work.indices, hole - 1), Write(work.cursors, number(0), hole - 1))
     return loop(

@@ -14,6 +14,8 @@ from tests.unit.ops.kernels import check_gradients, compilers, run_space, run_te
 RNG = np.random.default_rng(0)
 SHAPES = [((1,), 0), ((7,), 0), ((8,), 0), ((9,), 0), ((3, 16), 1), ((17, 2), 0), ((2, 33, 2), 1), ((99,), 0), ((2, 0), 1)]
 
+PICKED = [((3, 70), 1, 1), ((150, 2), 0, 5), ((200,), 0, 64), ((90,), 0, 65), ((9,), 0, 0)]  # shape, axis, first
+
 
 def samples(dtype, *shape):
     """Few distinct values, so that there are equal ones; NaN, infinities and both zeros among floats."""
@@ -35,7 +37,7 @@ def plain_order(row, descending):
 @pytest.mark.parametrize("dtype", ALL, ids=repr)
 def test_reference_is_stable_with_nan_last(dtype, descending):
     row = samples(dtype, 40)
-    values, order = OPS["sort_with_indices"].reference(row, axis=0, descending=descending)
+    values, order = OPS["sort_with_indices"].reference(row, axis=0, descending=descending, first=40)
     assert order.tolist() == plain_order(row, descending)
     assert values.tobytes() == row[order].tobytes()
 
@@ -43,11 +45,12 @@ def test_reference_is_stable_with_nan_last(dtype, descending):
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("dtype", ALL, ids=repr)
 def test_template_is_the_reference(dtype, descending):
-    for shape, axis in SHAPES:
+    for shape, axis, first in [*[(shape, axis, shape[axis]) for shape, axis in SHAPES], *PICKED]:
         x = samples(dtype, *shape)
-        expected = OPS["sort_with_indices"].reference(x, axis=axis, descending=descending)
+        static = {"axis": axis, "descending": descending, "first": first}
+        expected = OPS["sort_with_indices"].reference(x, **static)
         for compiler in compilers(dtype):
-            got = run_template("sort_with_indices", x, axis=axis, descending=descending, compiler=compiler)
+            got = run_template("sort_with_indices", x, **static, compiler=compiler)
             assert [g.tobytes() for g in got] == [np.ascontiguousarray(e).tobytes() for e in expected], (shape, compiler)
 
 
