@@ -22,7 +22,7 @@ def canonical(kernel: Kernel) -> str:
 def program_text(program: Program) -> str:
     """The whole program as text, each distinct kernel written out where it is first launched."""
     kernels: dict[str, int] = {}
-    lines = [f"program bases {program.bases} arena {program.arena}"]
+    lines = [f"program bases {program.bases} arena {program.arena} own {program.own}"]
     lines += _instructions(program.instrs, kernels, {}, "")
     return "\n".join(lines)
 
@@ -39,7 +39,7 @@ def _instructions(instrs: tuple[Instr, ...], kernels: dict[str, int], texts: dic
         elif isinstance(instr, Barrier):
             yield f"{indent}barrier"
         elif isinstance(instr, Repeat):
-            yield f"{indent}repeat {instr.count} {instr.var}{' reverse' if instr.reverse else ''}"
+            yield f"{indent}repeat {instr.count} {instr.var}{' reverse' * instr.reverse}{' apart' * instr.apart}"
             yield from _instructions(instr.body, kernels, texts, inner)
         else:
             assert isinstance(instr, (Loop, Branch))

@@ -54,13 +54,14 @@ SCRATCH_COST = 2  # flops up to which a value needed by a later pass over the ro
 
 @dataclass
 class Nest:
-    """What the nests of one graph share: who is stored where, which reads are inlined, whether all of it runs repeatedly, and
-    which buffers last from call to call."""
+    """What the nests of one graph share: who is stored where, which reads are inlined, whether all of it runs repeatedly,
+    which buffers last from call to call, and whether one thread runs it alone."""
 
     fuser: Fuser
     buffer_of: Callable[[Node], Buffer]
     repeated: bool = False
     lasting: Collection[Buffer] = ()
+    alone: bool = False
 
     def kernel(self, name: str, tasks: int, task: Expr, body: Body, group: Group, scratch: tuple[Buffer, ...] = (),
                flops: int = 0) -> Kernel:

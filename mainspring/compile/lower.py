@@ -25,6 +25,7 @@ from mainspring.compile.fusion.grouping import Group
 from mainspring.compile.fusion.joints import Joint
 from mainspring.compile.loopnest import Nest, map_kernel, row_kernel
 from mainspring.compile.loops import Buffer, For, Kernel, Store, Write, load
+from mainspring.compile.parts import Parts, in_parts
 from mainspring.compile.plan.donate import reuse_donated
 from mainspring.compile.plan.hoist import hoist
 from mainspring.compile.plan.lasting import lasting_values, set_apart
@@ -48,6 +49,7 @@ from mainspring.ir.verify import verify
 from mainspring.types.dtype import int64
 from mainspring.types.shape import TensorType
 
+MEANING = 3  # passes that bring out what a graph means, before any that says how it is computed
 UNSURE = 16  # within such a factor of `Costs.wake_ns`, nobody knows whether the team is worth waking
 
 
@@ -122,7 +124,10 @@ def lower(graph: Graph, target: Target, donated: Sequence[int] = (), chooser: Ch
     lowering = _Lowering(target, len(graph.inputs) + len(graph.outputs), chooser)
     inputs = [Slot(t.nbytes, i) for i, t in enumerate(graph.input_types)]
     outputs = [Slot(t.nbytes, len(inputs) + i) for i, t in enumerate(graph.output_types)]
-    steps = lowering.region(graph, [View(x) for x in inputs], [View(x) for x in outputs], donated=donated, lasting=lasting)
+    parts = None if donated else lowering.parts(graph, lasting)
+    views = [View(x) for x in inputs], [View(x) for x in outputs]
+    steps = lowering.apart(parts, *views, lasting) if parts else \
+        lowering.region(graph, *views, donated=donated, lasting=lasting)
     once, kept = None, list[Slot]()
     if lasting:
         apart, steps, kept = set_apart(steps, inputs[: len(inputs) - lasting])
@@ -180,20 +185,39 @@ class _Lowering:
         return f"t{self.counter}"
 
     def region(self, graph: Graph, inputs: Sequence[View], outputs: Sequence[View], repeated: bool = False,
-               donated: Sequence[int] = (), lasting: int = 0) -> list[Step]:
+               donated: Sequence[int] = (), lasting: int = 0, alone: bool = False) -> list[Step]:
         """The steps that compute `graph` from `inputs`, the last of which are `lasting`, into `outputs`.
 
         Results may take over the inputs at `donated`.
         """
-        return _Region(self, self.prepared(graph, lasting), inputs, outputs, repeated, donated, lasting).steps()
+        return _Region(self, self.prepared(graph, lasting), inputs, outputs, repeated, donated, lasting, alone).steps()
+
+    def parts(self, graph: Graph, lasting: int) -> Parts | None:
+        """How `graph` is to be run in parts of its batch, if it is."""
+        if not any(n.op.name == "conv" for n in graph.nodes()):
+            return None
+        for _, pass_ in passes(self.target.costs, lasting)[:MEANING]:
+            graph = pass_(graph)
+        return in_parts(graph, lasting, self.target)
+
+    def apart(self, parts: Parts, inputs: Sequence[View], outputs: Sequence[View], lasting: int) -> list[Step]:
+        """The steps that compute the parts of `outputs` from those of `inputs`, each by one thread."""
+        before, var = self.work, self.fresh()
+        own = [View(x.slot, x.offset, ((var, t.nbytes),)) if i in parts.moving else x
+               for i, (x, t) in enumerate(zip(inputs, parts.body.input_types, strict=True))]
+        outs = [View(y.slot, y.offset, ((var, t.nbytes),)) for y, t in zip(outputs, parts.body.output_types, strict=True)]
+        once, rounds = hoist(self.region(parts.body, own, outs, True, lasting=lasting, alone=True), var)
+        self.work = before + sum([work_of(step.kernel, self.target.costs) for step in once])  # type: ignore[union-attr]
+        self.work += parts.count * sum([work_of(step.kernel, self.target.costs) for step in rounds if isinstance(step, Run)])
+        return [*once, RepeatSteps(parts.count, var, tuple(rounds), False, True)]
 
 
 class _Region:
-    """One graph on its way to steps. `repeated`: they are the body of a loop."""
+    """One graph on its way to steps. `repeated`: they are the body of a loop, `alone`: each round is run by one thread."""
 
     def __init__(self, lowering: _Lowering, graph: Graph, inputs: Sequence[View], outputs: Sequence[View], repeated: bool,
-                 donated: Sequence[int] = (), lasting: int = 0):
-        self.lowering, self.graph, self.repeated = lowering, graph, repeated
+                 donated: Sequence[int] = (), lasting: int = 0, alone: bool = False):
+        self.lowering, self.graph, self.repeated, self.alone = lowering, graph, repeated, alone
         self.updated = updated(graph, {graph.inputs[i] for i in donated})
         self.lasting = lasting_values(graph, graph.inputs[len(graph.inputs) - lasting :])
         self.views: dict[Node, View] = dict(zip(graph.inputs, inputs, strict=True))
@@ -213,7 +237,7 @@ class _Region:
         for node, view in zip(self.graph.outputs, self.outputs, strict=True):
             if node.op not in (INPUT, CONSTANT) and node not in self.views:
                 self.views[node] = view
-        nest = Nest(fuser, self.buffer, self.repeated, self.lasting_buffers)
+        nest = Nest(fuser, self.buffer, self.repeated, self.lasting_buffers, self.alone)
         for group in groups:
             self._group(nest, group)
         for node, view in zip(self.graph.outputs, self.outputs, strict=True):

@@ -17,13 +17,15 @@ from typing import Any
 from mainspring.compile.loops import Kernel, show_kernel
 from mainspring.compile.target.costs import COSTS, Costs
 
-ARENA = -1
+ARENA, OWN = -1, -2
+PLACES = {ARENA: "arena", OWN: "own"}  # as text calls what is no base
 TIMED_THREADS = 64
 
 
 @dataclass(frozen=True)
 class Ref:
-    """Where a buffer lies. `base`: index into the call's pointer table (inputs, outputs, constants), or ARENA.
+    """Where a buffer lies. `base`: index into the call's pointer table (inputs, outputs, constants), ARENA, or OWN: memory of
+    the thread's own, for what lives in one round of a Repeat that is `apart`.
 
     The address is base + offset + sum of strides[v] * value of the enclosing Repeat counter v. Offsets and strides are bytes;
     arena offsets are multiples of 64.
@@ -49,12 +51,17 @@ class Barrier:
 
 @dataclass(frozen=True)
 class Repeat:
-    """Run `body` with the counter `var` = 0 … count-1 (or count-1 … 0 when `reverse`)."""
+    """Run `body` with the counter `var` = 0 … count-1 (or count-1 … 0 when `reverse`).
+
+    Rounds that are `apart` do not depend on each other: each is run by one thread alone, whoever comes first. They stand at
+    the top of a program, at most once, and have no barriers.
+    """
 
     count: int
     var: str
     body: tuple[Instr, ...]
     reverse: bool = False
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,8 @@ Instr = Launch | Barrier | Repeat | Loop | Branch
 
 @dataclass(frozen=True)
 class Program:
-    """A whole executable. `bases`: number of entries of the pointer table; `arena`: bytes of workspace (64-aligned).
+    """A whole executable. `bases`: number of entries of the pointer table; `arena`: bytes of workspace (64-aligned),
+    `own`: of that of each thread (a multiple of 128).
 
     `work` estimates the cost of one run in nanoseconds on one core; `told` says whether it is to run on the caller's thread
     where that was decided otherwise than by this estimate.
@@ -95,6 +103,7 @@ class Program:
     timed: bool = False
     told: bool | None = None
     costs: Costs = COSTS["avx2"]
+    own: int = 0
 
     @property
     def alone(self) -> bool:
@@ -157,11 +166,11 @@ def describe(instrs: tuple[Instr, ...], loops: bool = False, indent: str = "") -
 
 def _show_ref(ref: Ref) -> str:
     moved = "".join(f"+{stride}·{name}" for name, stride in ref.strides)
-    return f"{'arena' if ref.base == ARENA else f'base {ref.base}'}+{ref.offset}{moved}"
+    return f"{PLACES.get(ref.base, f'base {ref.base}')}+{ref.offset}{moved}"
 
 
 _HEAD: dict[type, Callable[[Any], tuple[str, list[tuple[Instr, ...]]]]] = {
-    Repeat: lambda r: (f"repeat {r.var} {'from' if r.reverse else 'to'} {r.count}", [r.body]),
+    Repeat: lambda r: (f"repeat {r.var} {'from' if r.reverse else 'to'} {r.count}{' apart' * r.apart}", [r.body]),
     Loop: lambda r: (f"loop while {_show_ref(r.flag)}", [r.test, r.body]),
     Branch: lambda r: (f"branch on {_show_ref(r.flag)}", [r.then, r.other]),
 }

@@ -26,7 +26,7 @@ MOST = 192  # candidates of a product; there may be thousands, most of them hope
 
 def product_site(text: str, e: Extents, target: Target, default: Blocking) -> Site:
     """The choice of a blocking, among those that should cost least on the threads there are; the cheapest first."""
-    shares = (flags.threads(),)
+    shares = (1 if e.alone else flags.threads(),)
 
     def expected(b: Blocking, costs: Costs | None = None) -> float:
         return cost(e, b, target if costs is None else replace(target, costs=costs), shares)

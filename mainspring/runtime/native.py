@@ -55,7 +55,7 @@ def compile_program(program: Program, target: Target | None = None) -> Code:
     target = target or native()
     distinct, index = _distinct(kernels(program.instrs))
     stride = max([llvm.scratch_bytes(k) for k in distinct.values()], default=0)
-    stride = -(-stride // 128) * 128  # two threads never share a cache line
+    stride = -(-stride // 128) * 128 + program.own  # two threads never share a cache line
     groups = _groups([len(text) for text in distinct], os.cpu_count() or 1)
     with ThreadPoolExecutor(len(groups) + 1) as pool:
         members = list(distinct.values())

@@ -13,7 +13,7 @@ import numpy as np
 from mainspring.base.errors import ArgumentError
 from mainspring.compile.emit.python import compile_kernel
 from mainspring.compile.loops import Kernel
-from mainspring.compile.program import ARENA, Barrier, Branch, Instr, Launch, Loop, Program, Ref, Repeat, kernels
+from mainspring.compile.program import PLACES, Barrier, Branch, Instr, Launch, Loop, Program, Ref, Repeat, kernels
 from mainspring.types.dtype import DType, bool_
 
 Counters = dict[str, int]
@@ -30,7 +30,8 @@ class PythonProgram:
         """Run on `arrays`, one contiguous array of any dtype for each entry of the pointer table."""
         if len(arrays) != self.program.bases:
             raise ArgumentError("PythonProgram.run", "arrays", f"needs {self.program.bases} arrays", f"{len(arrays)} arrays")
-        memory = [a.reshape(-1).view(np.uint8) for a in arrays] + [np.empty(self.program.arena, np.uint8)]  # ARENA is -1
+        memory = [a.reshape(-1).view(np.uint8) for a in arrays]
+        memory += [np.empty(self.program.own, np.uint8), np.empty(self.program.arena, np.uint8)]  # OWN is -2, ARENA -1
         _Run(self.functions, memory).block(self.program.instrs, {})
 
 
@@ -45,7 +46,7 @@ class _Run:
         stop = start + size * dtype.itemsize
         whole = self.memory[ref.base]
         if start < 0 or stop > len(whole):
-            where = "the arena" if ref.base == ARENA else f"base {ref.base}"
+            where = PLACES.get(ref.base, f"base {ref.base}")
             raise IndexError(f"{ref} needs bytes {start}..{stop} of {where}, which has {len(whole)}")
         return whole[start:stop].view(dtype.numpy)
 

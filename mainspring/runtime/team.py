@@ -31,7 +31,7 @@ _STATE_BYTES = 8 * 128
 
 # The state, one pair of cache lines each (bytes): 0 barrier, system call, spins between calls and at barriers (read only)
 # · 128 word · 256 function and args · 384 sleepers on the word · 512 arrived at the barrier · 640 generation of the barrier
-# · 768 sleepers on it.
+# · 768 sleepers on it · 896 turns (`emit.program.TURNS`).
 # The word is (dispatch count << 11) | threads wanted; 2047 threads mean: leave.
 _SOURCE = """
 define void @ms_pause(i64 %count) {{

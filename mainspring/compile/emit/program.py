@@ -8,9 +8,10 @@ it may be null when n is 1).
 A step of a large model has many hundred launches, so a launch is one call: of `launch_<params>`, emitted once for each number
 of params, with a constant table of what to launch on what. The thread's frame, on its stack, holds what the tables refer to:
 
-    frame := bases, arena, scratch, tid, n, 0, offset*       one offset for each distinct `strides` of a Ref
+    frame := bases, arena, own, scratch, tid, n, 0, thread, offset*       one offset for each distinct `strides` of a Ref
     table := place of the kernel, tasks, (base, offset in bytes, place in the frame of a further offset)*
 
+In rounds that are apart, a thread is alone as far as its frame says, and a word of the team's state says whose turn it is.
 In a timed program the table ends with the place in the table of cycles, and a launch adds to it what it took.
 """
 
@@ -24,6 +25,7 @@ from llvmlite import ir
 from mainspring.compile.loops import Kernel
 from mainspring.compile.program import (
     ARENA,
+    OWN,
     TIMED_THREADS,
     Barrier,
     Branch,
@@ -40,9 +42,12 @@ PTR, I64, I8, VOID = ir.PointerType(), ir.IntType(64), ir.IntType(8), ir.VoidTyp
 PROGRAM_TYPE = ir.FunctionType(VOID, [PTR, PTR, PTR, PTR, I64, I64])
 ENTRY_TYPE = ir.FunctionType(VOID, [PTR, PTR, I64, I64])
 _BARRIER_TYPE = ir.FunctionType(VOID, [PTR, I64])
+_TURN_TYPE = ir.FunctionType(I64, [PTR, ir.IntType(1), I64])
 _LAUNCH_TYPE = ir.FunctionType(VOID, [PTR, PTR, PTR])
 
-_BASES, _ARENA, _SCRATCH, _TID, _N, _ZERO, _OFFSETS = range(7)  # places in the frame
+_BASES, _ARENA, _OWN, _SCRATCH, _TID, _N, _ZERO, _THREAD, _OFFSETS = range(9)  # places in the frame
+assert (_ARENA, _OWN) == (-ARENA, -OWN)
+TURNS = 896  # bytes behind the start of a team's state: the next round of those that are apart, 0 between two programs
 Strides = tuple[tuple[str, int], ...]
 
 
@@ -66,11 +71,11 @@ def emit_program(module: ir.Module, program: Program, name: str, table: ir.Globa
     Args:
         table: addresses of the kernels, from `kernel_table`.
         index: the place of each kernel in it.
-        stride: bytes of scratch a thread.
+        stride: bytes of scratch a thread, the last of which are its own memory.
     """
     emitter = _Emitter(module, program, name, table, index, stride)
     emitter.block(program.instrs)
-    emitter.builder.ret_void()
+    emitter.end(program)
     return emitter.function
 
 
@@ -120,8 +125,10 @@ class _Emitter:
         self.counters: dict[str, ir.Value] = {}
         self.builder = builder = ir.IRBuilder(self.function.append_basic_block("entry"))
         self.frame = _opaque(builder.alloca(ir.ArrayType(I64, _OFFSETS + len(self.offsets))))
-        own = builder.gep(scratch, [builder.mul(tid, I64(stride))], source_etype=I8)
-        for place, value in enumerate((self.bases, self.arena, own, tid, self.n, I64(0))):
+        mine = builder.gep(scratch, [builder.mul(tid, I64(stride))], source_etype=I8)
+        own = builder.gep(mine, [I64(stride - program.own)], source_etype=I8)
+        self.tid = tid
+        for place, value in enumerate((self.bases, self.arena, own, mine, tid, self.n, I64(0), tid)):
             builder.store(value, _at(builder, self.frame, place))
         self.wait = self.waiter()
 
@@ -150,6 +157,9 @@ class _Emitter:
     def repeat(self, instr: Repeat) -> None:
         if instr.count <= 0:
             return
+        if instr.apart:
+            self.apart(instr)
+            return
         builder, before = self.builder, self.builder.block
         body, after = (self.function.append_basic_block(f"repeat_{word}") for word in ("body", "after"))
         builder.branch(body)
@@ -165,6 +175,39 @@ class _Emitter:
         step.add_incoming(following, builder.block)
         builder.cbranch(builder.icmp_unsigned("<", following, I64(instr.count)), body, after)
         builder.position_at_end(after)
+
+    def apart(self, instr: Repeat) -> None:
+        """Rounds by whoever comes next, in which this thread is alone."""
+        builder, before = self.builder, self.builder.block
+        turn, body, after = (self.function.append_basic_block(f"apart_{word}") for word in ("turn", "body", "after"))
+        alone = builder.icmp_unsigned("==", self.n, I64(1))
+        for place, value in ((_TID, I64(0)), (_N, I64(1))):
+            builder.store(value, _at(builder, self.frame, place))
+        builder.branch(turn)
+        builder.position_at_end(turn)
+        step = builder.phi(I64)
+        step.add_incoming(I64(0), before)
+        number = builder.call(self.taker(), [self.team, alone, step])
+        builder.cbranch(builder.icmp_unsigned("<", number, I64(instr.count)), body, after)
+        builder.position_at_end(body)
+        self.counters = {instr.var: number}
+        self.move(instr)
+        self.block(instr.body)
+        self.counters = {}
+        step.add_incoming(builder.add(step, I64(1)), builder.block)
+        builder.branch(turn)
+        builder.position_at_end(after)
+        for place, value in ((_TID, self.tid), (_N, self.n)):
+            builder.store(value, _at(builder, self.frame, place))
+
+    def end(self, program: Program) -> None:
+        """Give the turns back, behind the barrier that follows them."""
+        if any(isinstance(instr, Repeat) and instr.apart for instr in program.instrs):
+            first = self.builder.icmp_unsigned("==", self.tid, I64(0))
+            several = self.builder.icmp_unsigned("!=", self.n, I64(1))
+            with self.builder.if_then(self.builder.and_(first, several)):
+                self.builder.store(I64(0), self.builder.gep(self.team, [I64(TURNS)], source_etype=I8))
+        self.builder.ret_void()
 
     def move(self, instr: Repeat) -> None:
         """Bring the offsets that depend on the counter of `instr` up to date; inner counters do so for theirs."""
@@ -224,6 +267,16 @@ class _Emitter:
         builder.ret_void()
         return function
 
+    def taker(self) -> ir.Function:
+        """turn(team, alone, step): the number of the next round; `step` for a thread that is alone."""
+        function, builder = self.internal(_TURN_TYPE, "turn")
+        team, alone, step = function.args
+        with builder.if_then(alone):
+            builder.ret(step)
+        word = builder.gep(team, [I64(TURNS)], source_etype=I8)
+        builder.ret(builder.atomic_rmw("add", word, I64(1), "monotonic"))
+        return function
+
     def launcher(self, params: int) -> ir.Function:
         """launch(what, frame, kernels): the tasks [tasks*tid/n, tasks*(tid+1)/n) of a kernel of so many params."""
         if params not in self.launchers:
@@ -251,7 +304,7 @@ class _Emitter:
         before = builder.call(clock, [])
         builder.call(kernel, operands)
         taken = builder.sub(builder.call(clock, []), before)
-        thread = builder.urem(_load(builder, frame, _TID), I64(TIMED_THREADS))
+        thread = builder.urem(_load(builder, frame, _THREAD), I64(TIMED_THREADS))
         table = _load(builder, _load(builder, frame, _BASES, PTR), self.cycles, PTR)
         at = _at(builder, table, builder.add(place, thread))
         builder.store(builder.add(builder.load(at, typ=I64), taken), at)
@@ -260,7 +313,7 @@ class _Emitter:
 def _pointer(builder: ir.IRBuilder, what: ir.Value, frame: ir.Value, place: int) -> ir.Value:
     """The address that the three words of a launch's table at `place` stand for."""
     base, offset, further = (_load(builder, what, place + i) for i in range(3))
-    entry = builder.select(builder.icmp_signed("==", base, I64(ARENA)), _at(builder, frame, _ARENA),
+    entry = builder.select(builder.icmp_signed("<", base, I64(0)), _at(builder, frame, builder.neg(base)),
                            _at(builder, _load(builder, frame, _BASES, PTR), base))
     total = builder.add(offset, _load(builder, frame, further))
     return builder.gep(builder.load(entry, typ=PTR), [total], source_etype=I8)

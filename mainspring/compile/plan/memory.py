@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mainspring.compile.loops import Kernel
-from mainspring.compile.program import ARENA, Barrier, Branch, Instr, Launch, Loop, Program, Ref, Repeat
+from mainspring.compile.program import ARENA, OWN, Barrier, Branch, Instr, Launch, Loop, Program, Ref, Repeat
 from mainspring.compile.target.costs import COSTS, Costs
 
 ALIGN = 64
@@ -46,12 +46,13 @@ class Run:
 
 @dataclass(frozen=True)
 class RepeatSteps:
-    """`body` for the counter `var`."""
+    """`body` for the counter `var`; rounds `apart` are run by one thread each."""
 
     count: int
     var: str
     body: tuple[Step, ...]
     reverse: bool
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class _Planner:
         self.lives: dict[Slot, _Life] = {}
         self.loops: list[int] = []  # numbers of the loops around the current step
         self.spans: list[list[int]] = []  # [first, last] time of each loop
+        self.apart: set[int] = set()  # loops whose rounds are apart
         self.reads: set[Slot] = set()
         self.writes: set[Slot] = set()
 
@@ -99,7 +101,11 @@ class _Planner:
                 self._run(step, result)
             elif isinstance(step, RepeatSteps):
                 self._barrier(result)
+                if step.apart:
+                    self.apart.add(len(self.spans))
                 result.append((step, self._loop([step.body])))
+                if step.apart:
+                    result.append((None, None))  # type: ignore[arg-type]  # all rounds are done
             elif isinstance(step, LoopSteps):
                 self._barrier(result)
                 result.append((step, self._loop([step.test, step.body], step.flag.slot)))
@@ -160,6 +166,10 @@ class _Planner:
         if slot.base is None:
             self.lives.setdefault(slot, _Life()).uses.append((self.time, tuple(self.loops)))
 
+    def own(self, life: _Life) -> bool:
+        """Whether a slot lives in one round of a loop whose rounds are apart, so that each thread needs one."""
+        return all(self.apart.intersection(around) for _, around in life.uses)
+
     def interval(self, life: _Life) -> tuple[int, int]:
         """First and last time of a slot; a use in a loop that not all uses share counts for the whole loop."""
         shared = life.uses[0][1]
@@ -175,10 +185,11 @@ class _Planner:
         return first, last
 
 
-def _place(planner: _Planner) -> tuple[dict[Slot, int], int]:
-    """An offset for each temporary slot, and the bytes of the arena: the best of a few orders in which slots are placed."""
+def _place(planner: _Planner, own: bool) -> tuple[dict[Slot, int], int]:
+    """An offset for each temporary slot that is a thread's `own`, or for each other one, and the bytes of their arena: the best
+    of a few orders in which slots are placed."""
     slots = [_Placed(slot, max(ALIGN, -(-slot.nbytes // ALIGN) * ALIGN), *planner.interval(life))
-             for slot, life in planner.lives.items()]
+             for slot, life in planner.lives.items() if planner.own(life) == own]
     orders = (lambda x: (x.first, -x.size), lambda x: (-x.size, x.first), lambda x: (-x.size * (x.last - x.first + 1), x.first))
     tried = [_first_fit(sorted(slots, key=order)) for order in orders[: 1 if len(slots) > MANY else None]]
     return min(tried, key=lambda result: result[1])
@@ -214,27 +225,30 @@ def plan(steps: Sequence[Step], bases: int, work: float, costs: Costs = COSTS["a
     """The program of `steps`."""
     planner = _Planner()
     planned = planner.steps(steps)
-    offsets, arena = _place(planner)
+    offsets, arena = _place(planner, False)
+    own_offsets, own = _place(planner, True)
 
     def ref(view: View) -> Ref:
         if view.slot.base is not None:
             return Ref(view.slot.base, view.offset, view.strides)
-        return Ref(ARENA, offsets[view.slot] + view.offset, view.strides)
+        base, offset = (OWN, own_offsets[view.slot]) if view.slot in own_offsets else (ARENA, offsets[view.slot])
+        return Ref(base, offset + view.offset, view.strides)
 
-    def emit(part: Sequence[tuple[Step, object]]) -> tuple[Instr, ...]:
+    def emit(part: Sequence[tuple[Step, object]], apart: bool = False) -> tuple[Instr, ...]:
         result: list[Instr] = []
         for step, inner in part:
             if step is None:
-                if not (result and isinstance(result[-1], Barrier)):
+                if not apart and not (result and isinstance(result[-1], Barrier)):
                     result.append(Barrier())
             elif isinstance(step, Run):
                 result.append(Launch(step.kernel, tuple([ref(v) for v in step.views])))
             elif isinstance(step, RepeatSteps):
-                result.append(Repeat(step.count, step.var, emit(inner[0]), step.reverse))  # type: ignore[index]
+                body = emit(inner[0], step.apart)  # type: ignore[index]
+                result.append(Repeat(step.count, step.var, body, step.reverse, step.apart))
             elif isinstance(step, LoopSteps):
                 result.append(Loop(ref(step.flag), emit(inner[0]), emit(inner[1])))  # type: ignore[index]
             else:
                 result.append(Branch(ref(step.flag), emit(inner[0]), emit(inner[1])))  # type: ignore[index]
         return tuple(result)
 
-    return Program(emit(planned), bases, arena, work, costs=costs)
+    return Program(emit(planned), bases, arena, work, costs=costs, own=-(-own // 128) * 128)

@@ -38,6 +38,7 @@ class Extents:
         plain: whether results are stored as they are, without an epilogue.
         repeated: whether the product stands in a loop, out of which a kernel that packs a constant operand moves.
         splits: whether chunks may be tasks of their own.
+        alone: whether one thread has all tasks.
     """
 
     batch: int
@@ -53,6 +54,12 @@ class Extents:
     plain: bool
     repeated: bool = False
     splits: bool = False
+    alone: bool = False
+
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """Threads that tasks are to be dealt to evenly."""
+        return (1,) if self.alone else SHARES
 
 
 @dataclass(frozen=True)
@@ -142,9 +149,9 @@ def _parts(whole: int) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def cost(e: Extents, b: Blocking, target: Target, shares: tuple[int, ...] = SHARES) -> float:
-    """Cycles that the product takes, summed over teams of so many threads."""
-    costs = target.costs
+def cost(e: Extents, b: Blocking, target: Target, shares: tuple[int, ...] = ()) -> float:
+    """Cycles that the product takes, summed over teams of so many threads, those of `e` unless told otherwise."""
+    costs, shares = target.costs, shares or e.shares
     each = max(1, LANES * e.dtype.itemsize // target.vector_bytes)  # registers of one vector
     tiles, panels = -(-e.m // b.rows), -(-e.n // b.columns)
     tasks = e.batch * -(-tiles // b.tiles) * -(-panels // b.panels)

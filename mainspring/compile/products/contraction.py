@@ -296,15 +296,17 @@ class Contraction:
         dims = [s.var(f"d{i}", n) for i, n in enumerate(domain)]
         left, right = self.product(dims, k)
         body = (Let(s.ref("a", left.dtype), left), Let(s.ref("b", right.dtype), right), *self.epilogue(domain, dims))
-        label = f"{self.batch}x{self.m}x{self.n}x{self.k} {self.dtype.name}{' lasting' * self.lasting}"
+        told = f"{' lasting' * self.lasting}{' alone' * self.nest.alone}"
+        label = f"{self.batch}x{self.m}x{self.n}x{self.k} {self.dtype.name}{told}"
         return self.nest.problem(label, body, self.group)
 
     def _extents(self) -> Extents:
         terms = self._right_terms() or {}
         of_right = math.prod(self.dims.domain[i] for i in self.batch_of_right())
+        splits = self.chunks > 1 and self.way != "rows" and not self.lasting  # what lasts need not be packed by tasks
         return Extents(self.batch, self.m, self.n, self.steps, self.chunks, self.dtype, self.way,
                        self.right_along == "n" and self.dot is None, terms.get("k", 0) * self.right_size, of_right,
-                       len(self.group.members) == 1, self.nest.repeated or self.lasting, self.chunks > 1 and self.way != "rows")
+                       len(self.group.members) == 1, self.nest.repeated or self.lasting, splits, self.nest.alone)
 
     @cached_property
     def lasting(self) -> bool:

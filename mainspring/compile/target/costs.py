@@ -39,6 +39,7 @@ class Costs:
     right_first: float = 0.016  # the same for the right one
     right_far: float = 0.06  # the same where the second level does not hold the panels of a task
     lines_first: float = 0.4  # more for a right one in place that no second level holds: a line of a row, then one far away
+    afar: float = 0.45  # a byte that one product leaves to the windows of the next, where no second level holds it
     chunk: float = 24.0  # a chain
     keep: float = 1.06  # a vector of sums of a chain, cleared and kept
     finish: float = 1.05  # a vector of sums on the way to the result
