@@ -28,6 +28,7 @@ from mainspring.types.dtype import int64
 PACK_BLOCK = 4096  # elements that a task of the packing kernel moves, where panels lie across
 DEEP_BLOCK = 128  # rows of k that all row tiles of a task go through before the next: they stay in the first-level cache
 TOGETHER = 12  # vectors of sums that the steps written out in a row may add to
+COPY_LANES = 8  # elements of which as many as hold MR are copied at once
 PACK_ROWS, PACK_PANELS = 8, 64  # rows and panels of such a task where panels lie along: few streams are read, runs written
 ZERO = s.const(0, int64)
 
@@ -177,17 +178,26 @@ class Tiled:
     def _columns(self, b: Expr, tile: Expr, first: Expr, tiles: int) -> Left:
         """The task's row tiles in scratch, each as k × MR, from rows that are neighbours in memory.
 
-        A whole vector is stored for each k, and what is behind its MR elements is overwritten by the next k.
+        A line of memory holds rows of several tiles, and lines of one tile fall into few sets of the cache: so all tiles take
+        what is theirs of one k before the next. More than MR elements are stored, which the next k overwrites.
         """
-        of, k, t, lane = self.of, self.k, s.var("lt", tiles), s.var("ll", max(LANES, self.mr))
+        of, k, t, lane = self.of, self.k, s.var("lt", tiles), s.var("ll", -(-self.mr // COPY_LANES) * COPY_LANES)
         m, wide = s.var("row", of.m), s.var("wide", of.m + lane.attr[1])
-        each, here = self.mr * of.steps, self.first_row(first + t) + lane
-        copied = Buffer("left", of.cell, tiles * each + LANES, "scratch")
-        left = of.at_step(of.dims.index(b, m, ZERO), k, s.compare("lt", wide, of.m))[0]
-        copy, = substitute_vars((Store((Write(copied, t * each + k * self.mr + lane, left),)),), {m: here, wide: here})
-        lanes = For(lane, ZERO, s.const(lane.attr[1], int64), (copy,), "vector")
-        fill = For(t, ZERO, self._tiles_from(first, tiles), (For(k, ZERO, s.const(of.steps, int64), (lanes,)),))
-        return Left(load(copied, (tile - first) * each + k * self.mr + self.reg.i), (), (fill,), (copied,))
+        each, here = self.mr * of.steps + LANES, self.first_row(first + t) + lane
+        copied, inside = Buffer("left", of.cell, tiles * each, "scratch"), s.compare("lt", wide, of.m)
+
+        def copy(guard: Expr | None) -> For:
+            left = of.at_step(of.dims.index(b, m, ZERO), k, guard)[0]
+            store = Store((Write(copied, t * each + k * self.mr + lane, left),))
+            return For(lane, ZERO, s.const(lane.attr[1], int64), substitute_vars((store,), {m: here, wide: here}), "vector")
+
+        count, every = self._tiles_from(first, tiles), s.const(of.steps, int64)
+        within = max(0, (of.m - lane.attr[1]) // self.mr + 1)  # tiles whose vectors end before the last row
+        whole = count if within >= self.tiles else s.apply("max", ZERO, s.apply("min", count, within - first))
+        fill = [For(k, ZERO, every, (For(t, ZERO, whole, (copy(None),)),))]
+        if within < self.tiles:
+            fill.append(For(t, whole, count, (For(k, ZERO, every, (copy(inside),)),)))
+        return Left(load(copied, (tile - first) * each + k * self.mr + self.reg.i), (), tuple(fill), (copied,))
 
     def _rows(self, b: Expr, tile: Expr, first: Expr, tiles: int) -> Left:
         """The task's rows in scratch, each as it is along k."""

@@ -45,7 +45,7 @@ class Costs:
     finish: float = 1.05  # a vector of sums on the way to the result
     row: float = 6.0  # a row of the tile, on that way
     across: float = 2.0  # an element of a left operand that is copied across, its rows along k
-    columns: float = 2.6  # the same, its columns along k
+    columns: float = 1.0  # the same, its columns along k
     rows: float = 0.4  # the same along
     pack: float = 5.4  # a vector of a panel, packed by the task
     pack_far: float = 9.0  # the same when no second-level cache holds the operand
