@@ -59,3 +59,14 @@ def test_no_bit_depends_on_copies_or_on_steps_in_a_row(m: int, n: int, k: int) -
         with flags.override(backend="python"):
             found.add(product(f"6x1 {-(-m // 6)}x{panels} task"))
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("m", [3, 6, 8, 14, 31])
+@pytest.mark.parametrize("tiles", [1, 3, 6])
+def test_columns_are_copied_for_all_tiles_of_a_task(m: int, tiles: int) -> None:
+    """The vectors of the last tiles reach beyond the last row; a task has fewer tiles than the others."""
+    a, b = operands(m, 48, 150)
+    turned = ms.asarray(np.ascontiguousarray(a.numpy().T))
+    with choose.using(fixed(f"{min(m, 6)}x1 {min(tiles, -(-m // 6))}x3 kernel")):
+        found = ms.jit(lambda a, b: ms.matmul(a.mT, b))(turned, b)
+    assert found.numpy().tobytes() == ms.jit(ms.matmul)(a, b).numpy().tobytes()
