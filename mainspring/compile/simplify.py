@@ -199,9 +199,9 @@ def split_reductions(of: Graph) -> Graph:
 
 
 def _first_axes(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
-    """The axes of a reduction to go along first: all, if no kept one lies between them (of whatever extent: no bit depends on
-    it); else the innermost ones if a row of them is long enough for the vector lanes, and otherwise the outer ones, whose results
-    lie side by side."""
+    """The axes of a reduction to go along first: all, if no kept one lies between them (of whatever extent, on which no bit may
+    depend); else the innermost ones if a row of them is long enough for the vector lanes, and otherwise the outer ones, whose
+    results lie side by side."""
     kept = [i for i in range(len(shape)) if i not in axes]
     inner = tuple(a for a in axes if all(a > i for i in kept))
     outer = tuple(a for a in axes if a not in inner)
