@@ -205,7 +205,7 @@ class Contraction:
 
     def _is_thin(self) -> bool:
         """Whether packing costs more than it brings."""
-        if self._narrow(self.dims.domain, self.dims.columns) and self.m >= self.target.costs.narrow_rows and self.k >= 4:
+        if self._narrow(self.dims.domain, self.dims.columns):
             return False
         return self.m <= self.target.costs.strip_rows or self.n < LANES // 2 or self.k < 4
 

@@ -67,7 +67,6 @@ class Costs:
 
     # products of few rows (`contraction`, `chains`)
     strip_rows: float = 3.0  # up to so many rows, packing costs more than it brings
-    narrow_rows: float = 64.0  # from so many rows on, a panel of few columns is still faster than a strip of them
     chain_rows: float = 32.0  # up to so many, chains of k are tasks of their own …
     chain_elements: float = 131072.0  # … for a right operand of so many elements, which no cache holds
 
