@@ -6,12 +6,16 @@ each accumulator inside `over`. Contractions, attention and recurrent layers are
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from mainspring.compile.loops import LANES, Buffer, For, Stmt, Store, Write, load
+from mainspring.compile.loops import LANES, Body, Buffer, For, Stmt, Store, Write, load
+from mainspring.compile.rename import substitute_vars
 from mainspring.ir import scalar as s
 from mainspring.ir.scalar import Expr
 from mainspring.types.dtype import DType, int64
+
+TOGETHER = 12  # vectors of sums that the steps written out in a row may add to
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +63,18 @@ class Tile:
         return load(self.acc, row * self.columns + self.column)
 
     def over(self, *stmts: Stmt) -> For:
-        """`stmts` for each accumulator."""
-        return For(self.i, s.const(0, int64), s.const(self.rows, int64), (self.across(*stmts),), "unroll")
+        """`stmts` for each accumulator; a wide tile goes column by column, for fewer operands are then held at once."""
+        rows = For(self.i, s.const(0, int64), s.const(self.rows, int64), (self._lanes(stmts),), "unroll")
+        if self.rows >= self.vectors:
+            return For(self.i, s.const(0, int64), s.const(self.rows, int64), (self.across(*stmts),), "unroll")
+        return For(self.v, s.const(0, int64), s.const(self.vectors, int64), (rows,), "unroll")
 
     def across(self, *stmts: Stmt) -> For:
         """`stmts` for each column."""
-        lanes = For(self.lane, s.const(0, int64), s.const(LANES, int64), stmts, "vector")
-        return For(self.v, s.const(0, int64), s.const(self.vectors, int64), (lanes,), "unroll")
+        return For(self.v, s.const(0, int64), s.const(self.vectors, int64), (self._lanes(stmts),), "unroll")
+
+    def _lanes(self, stmts: Body) -> For:
+        return For(self.lane, s.const(0, int64), s.const(LANES, int64), stmts, "vector")
 
     def set(self, value: Expr) -> For:
         """acc = value."""
@@ -94,6 +103,18 @@ class Column(Tile):
 
     def over(self, *stmts: Stmt) -> For:
         return For(self.i, s.const(0, int64), s.const(self.rows, int64), stmts, "unroll")
+
+
+def in_a_row(k: Expr, start: Expr, stop: Expr, extent: int, even: bool, tile: Tile, step: Stmt) -> Iterator[Stmt]:
+    """`step` for k from `start` to `stop`, which are `extent` apart, or less where not `even`: as many written out in a row as
+    add to `TOGETHER` vectors of sums, and those that are left."""
+    together = max(1, TOGETHER // (tile.rows * tile.vectors))
+    whole = s.const(extent // together, int64) if even else (stop - start) // together
+    group, i = s.var("group", extent // together + 1), s.var("step", together)
+    several = substitute_vars((step,), {k: start + group * together + i})
+    yield For(group, s.const(0, int64), whole, (For(i, s.const(0, int64), s.const(together, int64), several, "unroll"),))
+    if not (even and extent % together == 0):
+        yield For(k, start + whole * together, stop, (step,))
 
 
 def multiply_add(a: Expr, b: Expr, c: Expr) -> Expr:

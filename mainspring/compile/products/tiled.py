@@ -18,7 +18,7 @@ from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, Stor
 from mainspring.compile.products import ahead
 from mainspring.compile.products.blocking import COPIED, NEAR_BYTES, Blocking, way_of
 from mainspring.compile.products.dots import SHIFT, WORD, narrow
-from mainspring.compile.products.tile import Tile
+from mainspring.compile.products.tile import Tile, in_a_row
 from mainspring.compile.rename import substitute_vars
 from mainspring.ir import scalar as s
 from mainspring.ir.scalar import Expr
@@ -27,7 +27,6 @@ from mainspring.types.dtype import int64
 
 PACK_BLOCK = 4096  # elements that a task of the packing kernel moves, where panels lie across
 DEEP_BLOCK = 128  # rows of k that all row tiles of a task go through before the next: they stay in the first-level cache
-TOGETHER = 12  # vectors of sums that the steps written out in a row may add to
 COPY_LANES = 8  # elements of which as many as hold MR are copied at once
 PACK_ROWS, PACK_PANELS = 8, 64  # rows and panels of such a task where panels lie along: few streams are read, runs written
 ZERO = s.const(0, int64)
@@ -309,11 +308,11 @@ class Tiled:
         of, reg = self.of, self.reg
         first = list(self._results_ahead(place))
         if of.chunks > 1:
-            c = s.var("c", of.chunks)
+            c, even = s.var("c", of.chunks), of.steps % of.chunk == 0
             keep = reg.over(Store((Write(parts, c * reg.acc.size + reg.place, reg.value),)))
-            chunk = (*following(c), reg.clear(), *self._run(c * of.chunk, of.until(c), of.chunk, step), keep)
+            chunk = (*following(c), reg.clear(), *in_a_row(self.k, c * of.chunk, of.until(c), of.chunk, even, reg, step), keep)
             return [*first, For(c, ZERO, s.const(of.chunks, int64), chunk), self._finish_parts(parts, place)]
-        all_steps = self._run(ZERO, s.const(of.steps, int64), of.steps, step)
+        all_steps = in_a_row(self.k, ZERO, s.const(of.steps, int64), of.steps, True, reg, step)
         chain = [*first, *following(ZERO), begin, *all_steps]
         if not self._direct():
             return [*chain, reg.over(Store((Write(parts, reg.place, reg.value),))), self._finish_parts(parts, place)]
@@ -321,17 +320,6 @@ class Tiled:
         index = of.dims.index(b, tile * self.mr + reg.i, panel * self.nr + reg.column)
         value = Let(of.refs[of.root], s.cast(reg.value, of.root.dtype))
         return [*chain, reg.over(value, *of.epilogue(of.dims.domain, index))]
-
-    def _run(self, begin: Expr, stop: Expr, extent: int, step: Stmt) -> Iterator[Stmt]:
-        """`step` for k from `begin` to `stop`, which are `extent` apart or less: some at a time, and those that are left."""
-        together = max(1, TOGETHER // (self.mr * self.reg.vectors))
-        even = self.of.steps % extent == 0
-        whole = s.const(extent // together, int64) if even else (stop - begin) // together
-        group, i = s.var("group", extent // together + 1), s.var("step", together)
-        several = substitute_vars((step,), {self.k: begin + group * together + i})
-        yield For(group, ZERO, whole, (For(i, ZERO, s.const(together, int64), several, "unroll"),))
-        if not (even and extent % together == 0):
-            yield For(self.k, begin + whole * together, stop, (step,))
 
     def _results_ahead(self, place: tuple[Expr, Expr, Expr]) -> Iterator[Stmt]:
         """The lines that a tile's results go to, if its columns are neighbours there."""

@@ -20,6 +20,7 @@ from mainspring.types.dtype import DType
 TEAMS = (2, 4)  # threads to think of
 WORTH = 1.4  # by how much rounds must seem better: whoever stops one thread stops all
 ALONE_ROWS = 8  # rows of a task that goes through all steps by itself, at most
+BESIDE = 3  # panels met together, at most: their chunks should lie in the first-level cache
 ROUND_ROWS = 48  # rows of a task in a round, at most
 
 
@@ -36,6 +37,14 @@ class Deal:
     @property
     def tasks(self) -> int:
         return self.blocks * self.groups
+
+
+@dataclass(frozen=True)
+class RowTile:
+    """A register tile: some rows × some panels of LANES columns."""
+
+    rows: int
+    panels: int
 
 
 @cache
@@ -57,13 +66,40 @@ def _deals(batch: int, units: int) -> Iterator[Deal]:
         yield Deal(rows, share, -(-batch // rows), -(-units // share), True)
 
 
-def tile_heights(rows: int, columns: int, accumulators: int) -> tuple[int, list[int]]:
-    """(vectors of a row tile, heights of the row tiles of a task): as many as the registers hold, of like heights."""
-    vectors = 1 if columns <= LANES or accumulators < 16 else 2
-    while vectors < 4 and 2 * vectors * rows <= accumulators and 2 * vectors * LANES <= columns:
-        vectors *= 2
-    tiles = -(-rows // max(1, accumulators // vectors))
-    return vectors, [rows // tiles + (i < rows % tiles) for i in range(tiles)]
+@cache
+def row_tiles(target: Target, dtype: DType, rows: int, panels: int) -> tuple[int, tuple[RowTile, ...]]:
+    """(panels of LANES columns that are met together, the register tiles of a task's rows), of the fewest cycles.
+
+    A tile of few rows has few sums, which wait for themselves, so it takes all those panels at once: 8 rows of AVX2 are 6 rows
+    for each of three panels, and 2 rows for the three.
+    """
+    ways = [_best(target, dtype, rows, beside) for beside in range(1, min(BESIDE, panels) + 1)]
+    _, beside, tiles = min(ways, key=lambda way: way[0])
+    return beside, tiles
+
+
+def _best(target: Target, dtype: DType, rows: int, beside: int) -> tuple[float, int, tuple[RowTile, ...]]:
+    """(cycles for a k and a panel, `beside`, the tiles), for panels met `beside` each other."""
+    most = target.accumulators(dtype)
+    tiles = [RowTile(height, panels) for height in range(1, most + 1) for panels in {1, beside} if height * panels <= most]
+    best: list[tuple[float, tuple[RowTile, ...]]] = [(0.0, ())]
+    for r in range(1, rows + 1):
+        ways = [(best[r - tile.rows][0] + _chain(target, dtype, tile), (*best[r - tile.rows][1], tile))
+                for tile in tiles if tile.rows <= r]
+        best.append(min(ways, key=lambda way: (way[0], len(way[1]))))
+    return best[rows][0], beside, tuple(sorted(best[rows][1], key=lambda tile: -tile.rows))
+
+
+def _chain(target: Target, dtype: DType, tile: RowTile) -> float:
+    """Cycles for a k and a panel."""
+    costs, each = target.costs, _registers(target, dtype)
+    sums, operands = tile.rows * tile.panels * each, tile.panels * each + tile.rows
+    return max(sums * costs.multiply, operands * costs.load, costs.chain) / tile.panels
+
+
+def _registers(target: Target, dtype: DType) -> int:
+    """Registers of one vector."""
+    return max(1, LANES * dtype.itemsize // target.vector_bytes)
 
 
 def _cost(target: Target, dtype: DType, size: tuple[int, int, int, bool], d: Deal) -> float:
@@ -78,16 +114,15 @@ def _step(target: Target, dtype: DType, size: tuple[int, int, int, bool], d: Dea
     """Cycles of a step of the slowest of so many threads."""
     _, units, gates, back = size
     costs = target.costs
-    each = max(1, LANES * dtype.itemsize // target.vector_bytes)  # registers of one vector
     k, columns = (gates * units, d.units) if back else (units, gates * d.units)
     tasks = -(-d.tasks // threads)
     of_thread = k * columns * dtype.itemsize * (-(-tasks // d.blocks) if d.rounds else 1)
     far, near = of_thread > target.l2_bytes * 3 // 4, of_thread > target.l1_bytes // 2
     line = costs.line_far if far else costs.line_near if near else 1.0
-    vectors, heights = tile_heights(d.rows, columns, target.accumulators(dtype))
-    panels = -(-columns // (vectors * LANES))
-    weights = vectors * LANES * dtype.itemsize / 64 * line
-    chain = sum(max(rows * vectors * each * costs.multiply, costs.latency) for rows in heights)
-    ends = len(heights) * chunk_count(k) * costs.tile
-    task = panels * (k * max(chain, weights) + ends) + d.rows * -(-d.units // LANES) * each * costs.cell * gates + costs.task
+    panels = -(-columns // LANES)
+    tiles = row_tiles(target, dtype, d.rows, panels)[1]
+    chain, weights = sum(_chain(target, dtype, tile) for tile in tiles), LANES * dtype.itemsize / 64 * line
+    ends = sum(1 / tile.panels for tile in tiles) * chunk_count(k) * costs.tile
+    cells = d.rows * -(-d.units // LANES) * _registers(target, dtype) * costs.cell * gates
+    task = panels * (k * max(chain, weights) + ends) + cells + costs.task
     return WORTH * (tasks * task + costs.round) if d.rounds else tasks * task

@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 from mainspring.compile.loops import Buffer, Kernel, Let, Stmt, Store, Write, load
 from mainspring.compile.template import Call, Rounds, template
 from mainspring.compile.templates.lines import store
-from mainspring.compile.templates.sweep import Sweep, zeros
+from mainspring.compile.templates.sweep import Stream, Sweep, zeros
 from mainspring.ir import scalar as s
 from mainspring.ir.scalar import Expr, tanh
 from mainspring.ops.elementwise import sigmoid_body as sigmoid
 
 Kernels = list[Kernel | Rounds]
-Cell = Callable[[Expr], Sequence[Stmt]]  # the statements of one row and unit at a time
+Cell = Callable[[Expr], Sequence[Sequence[Stmt]]]  # at a time, the passes over a row: the statements of one unit
 
 
 class _Names:
@@ -50,15 +50,21 @@ def _forwards(call: Call, gates: int) -> Sweep:
 
 def _forwards_kernels(sweep: Sweep, gates: int, cell: Cell, states: Sequence[tuple[Buffer, Buffer]]) -> Kernels:
     """`states`: for each where it is first, and the T + 1 rows it goes to; that of h comes first."""
-    begin = [sweep.over(store(rows, sweep.start(), load(first, sweep.at(None)))) for first, rows in states]
-    begin.append(sweep.over(store(sweep.product.left, sweep.left(), load(states[0][0], sweep.at(None)))))
-    return sweep.kernels(sweep.call.inputs[1], lambda k, gate, unit: (k * gates + gate) * sweep.units + unit,
-                         lambda time: sweep.over(*cell(time)), begin, ())
+    begin = [sweep.over([store(rows, sweep.start(), load(first, sweep.at(None)))]) for first, rows in states]
+    begin.append(sweep.over([store(sweep.product.left, sweep.left(), load(states[0][0], sweep.at(None)))]))
+    x, saved, units = sweep.call.inputs[0], sweep.call.outputs[len(states):], sweep.units
+    streams = [Stream(x, lambda time: sweep.at(time, gates), gates * units),
+               *[Stream(rows, lambda time: sweep.around(time)[1], units, write=True) for _, rows in states],
+               *[Stream(buffer, lambda time: sweep.at(time, 4), 4 * units, write=True) for buffer in saved]]
+    return sweep.kernels(sweep.call.inputs[1], lambda k, gate, unit: (k * gates + gate) * units + unit,
+                         lambda time: sweep.over(*cell(time)), begin, (), streams)
 
 
-def _saved(sweep: Sweep, gates: Sequence[Buffer], time: Expr, values: Sequence[Expr]) -> list[tuple[Buffer, Expr, Expr]]:
-    """What is saved of a row and unit, if anything is."""
-    return [(buffer, sweep.at(time, 4, q), value) for buffer in gates for q, value in enumerate(values)]
+def _gate(sweep: Sweep, gate: int, place: Expr, value: Expr, saved: Sequence[Buffer]) -> list[Stmt]:
+    """A pass that leaves the value of a gate where its product was, and in what is saved, if anything is."""
+    names = _Names()
+    value = names("gate", value)
+    return names.store((sweep.product.out, sweep.place(gate), value), *[(buffer, place, value) for buffer in saved])
 
 
 @template("lstm")
@@ -70,16 +76,16 @@ def lstm(call: Call) -> Kernels:
         return []
     sweep = _forwards(call, 4)
 
-    def cell(time: Expr) -> list[Stmt]:
+    def cell(time: Expr) -> list[list[Stmt]]:
         began, made = sweep.around(time)
+        places = [sweep.at(time, 4, q) for q in range(4)]
+        passes = [_gate(sweep, q, places[q], act(load(x, places[q]) + sweep.made(q)), gates)
+                  for q, act in enumerate((sigmoid, sigmoid, tanh, sigmoid))]
         names = _Names()
-        pre = [load(x, sweep.at(time, 4, q)) + sweep.made(q) for q in range(4)]
-        i, f, g, o = (names(n, v) for n, v in zip("ifgo", (sigmoid(pre[0]), sigmoid(pre[1]), tanh(pre[2]), sigmoid(pre[3])),
-                                                  strict=True))
+        i, f, g, o = (sweep.made(q) for q in range(4))
         new_c = names("c", f * load(cells, began) + i * g)
         new_h = names("h", o * tanh(new_c))
-        return names.store((cells, made, new_c), (states, made, new_h), (sweep.product.left, sweep.left(), new_h),
-                           *_saved(sweep, gates, time, (i, f, g, o)))
+        return [*passes, names.store((cells, made, new_c), (states, made, new_h), (sweep.product.left, sweep.left(), new_h))]
 
     return _forwards_kernels(sweep, 4, cell, [(h, states), (c, cells)])
 
@@ -93,17 +99,17 @@ def gru(call: Call) -> Kernels:
         return []
     sweep = _forwards(call, 3)
 
-    def cell(time: Expr) -> list[Stmt]:
+    def cell(time: Expr) -> list[list[Stmt]]:
         began, made = sweep.around(time)
+        passes = [_gate(sweep, q, sweep.at(time, 4, q), sigmoid(load(x, sweep.at(time, 3, q)) + sweep.made(q)), gates)
+                  for q in range(2)]
         names = _Names()
-        xr, xz, xn = (load(x, sweep.at(time, 3, q)) for q in range(3))
-        hr, hz, hn = (sweep.made(q) for q in range(3))
-        r, z = names("r", sigmoid(xr + hr)), names("z", sigmoid(xz + hz))
-        q = names("q", hn + load(bias[0], sweep.unit) if bias else hn)
-        n = names("n", tanh(xn + r * q))
+        r, z, q = (sweep.made(g) for g in range(3))
+        q = names("q", q + load(bias[0], sweep.unit) if bias else q)
+        n = names("n", tanh(load(x, sweep.at(time, 3, 2)) + r * q))
         new = names("h", n + z * (load(states, began) - n))
-        return names.store((states, made, new), (sweep.product.left, sweep.left(), new),
-                           *_saved(sweep, gates, time, (r, z, n, q)))
+        return [*passes, names.store((states, made, new), (sweep.product.left, sweep.left(), new),
+                                     *[(b, sweep.at(time, 4, g), value) for b in gates for g, value in ((2, n), (3, q))])]
 
     return _forwards_kernels(sweep, 3, cell, [(h, states)])
 
@@ -128,10 +134,15 @@ def _back_kernels(sweep: Sweep, carried: Buffer, place: Expr, cell: Cell, ends: 
                   first: int = 0) -> Kernels:
     """`ends`: the results of a row and unit that are there after the last step. `first`: the gate that `left` has first."""
     columns = sweep.product.k
-    begin = [sweep.over(store(carried, place, s.const(0, carried.dtype))), zeros(sweep.product.out)]
-    end = [sweep.over(store(buffer, sweep.at(None), value)) for buffer, value in ends]
-    return sweep.kernels(sweep.call.inputs[1], lambda k, _, unit: unit * columns + (k + first * sweep.units) % columns,
-                         lambda time: sweep.over(*cell(time)), begin, end, [carried])
+    d_states, weight, gates, rows, *d_cells = sweep.call.inputs
+    streams = [Stream(gates, lambda time: sweep.at(time, 4), 4 * sweep.units),
+               Stream(rows, lambda time: sweep.around(time)[0], sweep.units),
+               *[Stream(x, lambda time: sweep.around(time)[1], sweep.units) for x in (d_states, *d_cells)],
+               Stream(sweep.call.outputs[0], lambda time: sweep.at(time, 4), 4 * sweep.units, write=True)]
+    begin = [sweep.over([store(carried, place, s.const(0, carried.dtype))]), zeros(sweep.product.out)]
+    end = [sweep.over([store(buffer, sweep.at(None), value)]) for buffer, value in ends]
+    return sweep.kernels(weight, lambda k, _, unit: unit * columns + (k + first * sweep.units) % columns,
+                         lambda time: sweep.over(*cell(time)), begin, end, streams, [carried])
 
 
 @template("lstm_grad")
@@ -147,7 +158,7 @@ def lstm_grad(call: Call) -> Kernels:
     def with_cells(dc: Expr, place: Expr) -> Expr:
         return dc + load(d_cells[0], place) if d_cells else dc
 
-    def cell(time: Expr) -> list[Stmt]:
+    def cell(time: Expr) -> list[list[Stmt]]:
         began, made = sweep.around(time)
         names = _Names()
         i, f, g, o = _gates(sweep, names, time)
@@ -157,8 +168,8 @@ def lstm_grad(call: Call) -> Kernels:
         values = (dc * g * (i * (1.0 - i)), dc * load(cells, began) * (f * (1.0 - f)), dc * i * (1.0 - g * g),
                   dh * t * (o * (1.0 - o)))
         d = [names(f"d{q}", value) for q, value in enumerate(values)]
-        return names.store((carried, here, dc * f), *[(d_gates, sweep.at(time, 4, q), d[q]) for q in range(4)],
-                           *[(left, sweep.left(q), d[q]) for q in range(4)])
+        return [names.store((carried, here, dc * f), *[(d_gates, sweep.at(time, 4, q), d[q]) for q in range(4)],
+                            *[(left, sweep.left(q), d[q]) for q in range(4)])]
 
     return _back_kernels(sweep, carried, here, cell, [(d_h, sweep.made() + load(d_states, sweep.start())),
                                                       (d_c, with_cells(load(carried, here), sweep.start()))])
@@ -174,7 +185,7 @@ def gru_grad(call: Call) -> Kernels:
     sweep, carried, here = _back(call)
     dh_after = load(carried, here) + sweep.made()
 
-    def cell(time: Expr) -> list[Stmt]:
+    def cell(time: Expr) -> list[list[Stmt]]:
         began, made = sweep.around(time)
         names = _Names()
         r, z, n, q = _gates(sweep, names, time)
@@ -183,8 +194,8 @@ def gru_grad(call: Call) -> Kernels:
         dr = names("dr", dn * q * (r * (1.0 - r)))
         dz = names("dz", dh * (load(states, began) - n) * (z * (1.0 - z)))
         dq = names("dq", dn * r)
-        return names.store((carried, here, dh * z),
-                           *[(d_gates, sweep.at(time, 4, g), d) for g, d in enumerate((dq, dr, dz, dn))],
-                           *[(sweep.product.left, sweep.left(g), d) for g, d in enumerate((dq, dr, dz))])
+        return [names.store((carried, here, dh * z),
+                            *[(d_gates, sweep.at(time, 4, g), d) for g, d in enumerate((dq, dr, dz, dn))],
+                            *[(sweep.product.left, sweep.left(g), d) for g, d in enumerate((dq, dr, dz))])]
 
     return _back_kernels(sweep, carried, here, cell, [(d_h, dh_after + load(d_states, sweep.start()))], first=2)

@@ -1,15 +1,12 @@
 """What the sweeps of recurrent layers share: how the batch and the units are dealt to tasks (`templates/dealing.py`), and the
-product of a task's rows with its columns of the hidden weights.
+order of their products (`templates/sweep_product.py`) and cells.
 
     alone    a task takes some rows of the batch and all units through all steps by itself
     rounds   a launch and a barrier for each step; a task makes some units, for some rows, out of the states of all units,
              which lie in two halves of `left`: the tasks of a round read one and write the other
 
-The weights are packed once a call, in panels [k][vectors·LANES] as the product reads them. The inner loop runs down a chunk of
-one panel, which then lies in the first-level cache for all row tiles of the task. Every other step begins with the panels (and
-tasks) that were last, because weights that do not fit the second-level cache would otherwise never be found there.
-
-Numerics are those of every product (`products.contraction`): an FMA chain over k in each of `chunk_count(k)` chunks, a tree.
+A cell reads and writes memory that was not touched before, in runs too short for the processor to foresee: a task that is alone
+brings it near while it goes through the panels of its product.
 """
 
 from __future__ import annotations
@@ -17,133 +14,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from mainspring.compile.loops import LANES, Buffer, For, If, Kernel, Let, Stmt, load
-from mainspring.compile.products.contraction import chunk_count, tree
-from mainspring.compile.products.tile import Tile
+from mainspring.compile.loops import Buffer, If, Kernel, Let, Prefetch, Stmt, load
 from mainspring.compile.template import Call, Rounds
-from mainspring.compile.templates.dealing import Deal, deal, tile_heights
-from mainspring.compile.templates.lines import block_of, loop, params, store
+from mainspring.compile.templates.dealing import Deal, deal
+from mainspring.compile.templates.lines import loop, params, store
+from mainspring.compile.templates.sweep_product import Place, Product
 from mainspring.ir import scalar as s
 from mainspring.ir.scalar import Expr
-from mainspring.types.dtype import DType, int64
+from mainspring.types.dtype import int64
 
-PACK_ROWS = 64  # rows of a panel that a task packs
-Place = Callable[[Expr, Expr, Expr], Expr]  # of a weight at k, a gate, and a column of the gate
+LINE = 64  # bytes of a line of a cache
 
 
-@dataclass(frozen=True, eq=False)
-class Product:
-    """out (rows × columns of a task) = left (rows × k) · weights, rows of left and out `left_stride` and `out_stride` apart.
+@dataclass(frozen=True)
+class Stream:
+    """What a row reads, or writes, at a time: `length` neighbours of `buffer`, the first of them at ``place(time)``."""
 
-    The columns are those of `runs` gates, of each `length` neighbours: the whole of its `extent`, or the share of a task.
-    """
-
-    rows: int
-    k: int
-    runs: int
+    buffer: Buffer
+    place: Callable[[Expr], Expr]
     length: int
-    extent: int
-    dtype: DType
-    vectors: int
-    tiles: tuple[Tile, ...]
-    left: Buffer
-    parts: Buffer
-    out: Buffer
-    packed: Buffer
-    left_stride: int
-    out_stride: int
-
-    @classmethod
-    def of(cls, call: Call, how: Deal, k: int, runs: int, units: int) -> Product:
-        """For a task of the deal; ``runs · units`` are the columns of the weights as this product sees them."""
-        dtype = call.output_types[0].dtype
-        length, extent = (how.units, units) if how.rounds else (runs * units, runs * units)
-        runs = runs if how.rounds else 1
-        vectors, heights = tile_heights(how.rows, runs * length, call.target.accumulators(dtype))
-        wide = vectors * LANES
-        left_stride = -(-k // LANES) * LANES + LANES  # rows begin in different sets of the cache
-        out_stride = -(-runs * length // wide) * wide
-        tiles = tuple([Tile(height, vectors, dtype, f"acc{i}") for i, height in enumerate(heights)])
-        parts, out = (Buffer(name, dtype, size, "scratch") for name, size in (
-            ("parts", chunk_count(k) * how.rows * wide), ("out", how.rows * out_stride)))
-        left = call.temporary("left", dtype, 2 * how.blocks * how.rows * left_stride) if how.rounds else \
-            Buffer("left", dtype, how.rows * left_stride, "scratch")
-        packed = call.temporary("packed", dtype, how.groups * k * out_stride)
-        return cls(how.rows, k, runs, length, extent, dtype, vectors, tiles, left, parts, out, packed, left_stride, out_stride)
-
-    @property
-    def scratch(self) -> tuple[Buffer, ...]:
-        parts = (self.parts,) if self.chunks > 1 else ()
-        return (*parts, self.out, *[tile.acc for tile in self.tiles])
-
-    @property
-    def chunks(self) -> int:
-        return chunk_count(self.k)
-
-    @property
-    def flops(self) -> int:
-        return 2 * self.rows * self.k * self.runs * self.length
-
-    @property
-    def wide(self) -> int:
-        """Columns of a panel."""
-        return self.vectors * LANES
-
-    @property
-    def panels(self) -> int:
-        """Panels of a task."""
-        return self.out_stride // self.wide
-
-    def pack(self, weight: Buffer, at: Place) -> Kernel:
-        """The weights into panels."""
-        groups, blocks = -(-self.extent // self.length), -(-self.k // PACK_ROWS)
-        task = s.var("task", groups * self.panels * blocks)
-        panel, (k, start, stop) = task // blocks, block_of(task % blocks, self.k, PACK_ROWS, "k")
-        v, lane = s.var("v", self.vectors), s.var("lane", LANES)
-        first = (panel % self.panels) * self.wide + v * LANES
-        run, along = (first // self.length, first % self.length + lane) if self.length % LANES == 0 else \
-            ((first + lane) // self.length, (first + lane) % self.length)
-        if self.runs == 1:
-            run, along = s.const(0, int64), first + lane
-        column = (panel // self.panels) * self.length + along
-        inside = s.compare("lt", column, self.extent)
-        if self.runs > 1:
-            inside = s.apply("and", inside, s.compare("lt", run, self.runs))
-        copy = loop(lane, store(self.packed, (panel * self.k + k) * self.wide + v * LANES + lane,
-                                load(weight, at(k, run, column), inside)), role="vector")
-        return Kernel("pack_weights", (weight, self.packed), frozenset([self.packed]), task.attr[1], task,
-                      (loop(k, loop(v, copy, role="unroll"), start=start, stop=stop),))
-
-    def run(self, odd: Expr, group: Expr, base: Expr) -> Stmt:
-        """out = left (from `base` on) · weights of `group`, from the last panel on where the step is `odd`."""
-        turn = s.var("turn", self.panels)
-        panel = s.ref("panel", int64)
-        order = Let(panel, s.where(odd, self.panels - 1 - turn, turn) + group * self.panels)
-        home = self.wide * (panel - group * self.panels)
-        if self.chunks == 1:
-            return loop(turn, order, *self._chain(panel, base, s.const(0, int64), s.const(self.k, int64), self.out,
-                                                  lambda tile, row: (tile.i + row) * self.out_stride + home + tile.column))
-        c, length = s.var("chunk", self.chunks), -(-self.k // self.chunks)
-        stop = (c + 1) * length if self.k % self.chunks == 0 else s.minimum((c + 1) * length, self.k)
-        chain = loop(c, *self._chain(panel, base, c * length, stop, self.parts,
-                                     lambda tile, row: (c * self.rows + row) * self.wide + tile.place))
-        r, lane = s.var("row", self.rows), s.var("lane", self.wide)
-        total = tree([load(self.parts, (c * self.rows + r) * self.wide + lane) for c in range(self.chunks)])
-        add = loop(lane, store(self.out, r * self.out_stride + home + lane, total), role="vector")
-        return loop(turn, order, chain, loop(r, add))
-
-    def _chain(self, panel: Expr, base: Expr, start: Expr, stop: Expr, to: Buffer,
-               place: Callable[[Tile, int], Expr]) -> list[Stmt]:
-        """The products of a panel with k from `start` to `stop`, each tile's to its `place`."""
-        k = s.var("k", self.k)
-        stmts: list[Stmt] = []
-        row = 0
-        for tile in self.tiles:
-            step = tile.step(load(self.left, base + (tile.i + row) * self.left_stride + k),
-                             load(self.packed, (panel * self.k + k) * self.wide + tile.column))
-            stmts += [tile.clear(), For(k, start, stop, (step,)), tile.over(store(to, place(tile, row), tile.value))]
-            row += tile.rows
-        return stmts
+    write: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,15 +100,19 @@ class Sweep:
         """Where the half of `left` begins that is written in round `number`."""
         return (number % 2) * (self.product.left.size // 2)
 
+    def place(self, gate: int = 0) -> Expr:
+        """Where the product of row `r` with the column of unit `u` of a gate lies in `product.out`."""
+        return self.r * self.product.out_stride + self.u + gate * self.how.units
+
     def made(self, gate: int = 0) -> Expr:
         """The product of row `r` with the column of unit `u` of a gate."""
-        return load(self.product.out, self.r * self.product.out_stride + self.u + gate * self.how.units)
+        return load(self.product.out, self.place(gate))
 
-    def over(self, *stmts: Stmt) -> Stmt:
-        """`stmts` for each row `r` and each unit `u`."""
+    def over(self, *passes: Sequence[Stmt]) -> Stmt:
+        """For each row `r` each of the `passes` for each unit `u`."""
         rows = _within(self.batch, self.how.rows, self.row - self.r)
         units = _within(self.units, self.how.units, self.unit - self.u)
-        return loop(self.r, loop(self.u, *stmts, role="vector", stop=units), stop=rows)
+        return loop(self.r, *[loop(self.u, *stmts, role="vector", stop=units) for stmts in passes], stop=rows)
 
     def carried(self) -> tuple[Buffer, Expr]:
         """A buffer for what a row and unit has from one step to the next, and its place there."""
@@ -227,12 +121,12 @@ class Sweep:
         return (Buffer("carried", self.product.dtype, self.how.rows * self.units, "scratch"), self.r * self.units + self.u)
 
     def kernels(self, weight: Buffer, place: Place, cell: Callable[[Expr], Stmt], begin: Sequence[Stmt], end: Sequence[Stmt],
-                carried: Sequence[Buffer] = ()) -> list[Kernel | Rounds]:
-        """Packing, and the sweep: `begin`, ``cell(time)`` of all steps, `end`. `place`: of the weights."""
+                streams: Sequence[Stream], carried: Sequence[Buffer] = ()) -> list[Kernel | Rounds]:
+        """Packing, and the sweep: `begin`, ``cell(time)`` of all steps, `end`. `place`: of weights; `streams`: of the cell."""
         pack = self.product.pack(weight, place)
         name = "sweep_back" if self.back else "sweep"
         if not self.how.rounds:
-            return [pack, self._kernel(name, self._alone(cell, begin, end), carried, self.steps)]
+            return [pack, self._kernel(name, self._alone(cell, begin, end, streams), carried, self.steps)]
         clock, numbers = Buffer("clock", int64, 1), self.call.temporary("numbers", int64, self.steps + 1)
         i = s.var("i", numbers.size)
         count = Kernel("clock", (numbers,), frozenset([numbers]), 1, s.var("task", 1), (loop(i, store(numbers, i, i)),))
@@ -251,12 +145,26 @@ class Sweep:
     def _time(self, step: Expr) -> Expr:
         return self.steps - 1 - step if self.reverse != self.back else step
 
-    def _alone(self, cell: Callable[[Expr], Stmt], begin: Sequence[Stmt], end: Sequence[Stmt]) -> list[Stmt]:
+    def _alone(self, cell: Callable[[Expr], Stmt], begin: Sequence[Stmt], end: Sequence[Stmt],
+               streams: Sequence[Stream]) -> list[Stmt]:
         """All steps of a task."""
-        step = s.var("step", self.steps)
-        zero = s.const(0, int64)
-        halves = [self.product.run(s.compare("eq", step % 2, 1), zero, zero), cell(self._time(step))]
-        return [*begin, loop(step, *(reversed(halves) if self.back else halves)), *end]
+        step, zero = s.var("step", self.steps), s.const(0, int64)
+        next_cell = self._time(step + 1 if self.back else step)
+        product = self.product.run(s.compare("eq", step % 2, 1), zero, zero, lambda turn: self._ahead(next_cell, streams, turn))
+        here = [cell(self._time(step))]
+        return [*begin, loop(step, *here, *product) if self.back else loop(step, *product, *here), *end]
+
+    def _ahead(self, time: Expr, streams: Sequence[Stream], turn: Expr) -> list[Stmt]:
+        """Part `turn` of the lines that the cell at `time` reads and writes, into the second level."""
+        stmts: list[Stmt] = []
+        for x in streams:
+            each = LINE // x.buffer.dtype.itemsize
+            of_row = -(-x.length // each)
+            line = s.var("line", -(-of_row * self.how.rows // turn.attr[1]))
+            number = turn * line.attr[1] + line
+            first = s.substitute(x.place(time), {self.r: number // of_row, self.u: s.const(0, int64)}.get)
+            stmts.append(loop(line, Prefetch(x.buffer, first + number % of_row * each, x.write, level=2)))
+        return stmts
 
     def _round(self, cell: Callable[[Expr], Stmt], begin: Sequence[Stmt], end: Sequence[Stmt]) -> list[Stmt]:
         """One of T + 1 rounds: `begin`, then product and cell; back: `begin` and cell, product and cell … and `end`."""
@@ -265,8 +173,8 @@ class Sweep:
         product = self.product.run(s.compare("eq", self.round % 2, 1), group, base)
         first = s.compare("eq", self.round, 0)
         if not self.back:
-            return [If(first, tuple(begin), (product, cell(self._time(self.round - 1))))]
-        return [If(first, tuple(begin), (product,)),
+            return [If(first, tuple(begin), (*product, cell(self._time(self.round - 1))))]
+        return [If(first, tuple(begin), tuple(product)),
                 If(s.compare("lt", self.round, self.steps), (cell(self._time(self.round)),), tuple(end))]
 
 

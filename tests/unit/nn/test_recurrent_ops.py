@@ -11,9 +11,9 @@ import mainspring as ms
 from mainspring import nn
 from mainspring.autodiff.reverse import vjp
 from mainspring.base import flags
-from mainspring.compile.target import by_name
+from mainspring.compile.target import TARGETS, by_name
 from mainspring.compile.templates import sweep
-from mainspring.compile.templates.dealing import Deal, deal
+from mainspring.compile.templates.dealing import Deal, deal, row_tiles
 from mainspring.ir.bind import bind
 from mainspring.ir.op import OPS
 from mainspring.types.dtype import float32
@@ -83,6 +83,18 @@ def test_bytes_of_any_deal(name, monkeypatch):
 def test_few_rows_and_many_units_are_dealt_by_units():
     small, wide, tall = (deal(by_name("x86-64-v3"), float32, *size, 4, False) for size in ((4, 32), (4, 512), (64, 512)))
     assert not small.rounds and wide.rounds and wide.tasks >= 4 and not tall.rounds
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)
+def test_row_tiles_take_every_row_once_and_fit_the_registers(target):
+    for rows in (1, 2, 3, 4, 5, 7, 8, 9, 16, 48):
+        beside, tiles = row_tiles(target, float32, rows, 5)
+        assert sum(tile.rows for tile in tiles) == rows
+        assert all(tile.panels in (1, beside) and tile.rows * tile.panels <= target.accumulators(float32) for tile in tiles)
+
+
+def test_rows_that_are_left_take_several_panels_at_once():
+    assert [(t.rows, t.panels) for t in row_tiles(by_name("x86-64-v3"), float32, 8, 64)[1]] == [(6, 1), (2, 3)]
 
 
 @pytest.mark.parametrize("create", [nn.LSTM.create, nn.GRU.create])
