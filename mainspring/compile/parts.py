@@ -26,6 +26,7 @@ from mainspring.types.shape import TensorType
 
 SHARES = (2, 8)  # threads that parts are to be dealt to evenly
 UNEVEN = 1.07  # times what layers of the whole take, of which each ends when the last thread is done
+WORTH = 0.93  # of the time of the whole that parts may take, by the costs
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,8 @@ def _count(cut: dict[Node, frozenset[int]], batch: int, target: Target) -> int:
     products = list(_products(cut))
     launches = 2 * len(products)  # with what zeros and sums there are between them
     costs = {n: _cost(products, launches, batch, n, target) for n in range(1, batch + 1) if batch % n == 0}
-    return min(costs, key=lambda n: (costs[n], n))
+    best = min(costs, key=lambda n: (costs[n], n))
+    return best if costs[best] < WORTH * costs[1] else 1
 
 
 def _cost(products: list[_Product], launches: int, batch: int, count: int, target: Target) -> float:
