@@ -27,6 +27,7 @@ from mainspring.ir.scalar import Expr, absolute, cast, compare, const, exp, maxi
 from mainspring.types.dtype import int32, int64
 
 ROW_BLOCK = 64  # most rows of a task
+COPY_TILES = 4  # row tiles of a task from which on a copy of the values pays
 SCORE_BYTES = 192 << 10  # scores of a task up to which it takes that many rows
 
 
@@ -66,6 +67,8 @@ class _Forward:
         self.high, self.total = self._scratch("high", self.block), self._scratch("total", self.block)
         self.sums = self._scratch("sums", -(-of.keys // REDUCE_CHUNK) * LANES * self.block)
         self.mixed = self._scratch("mixed", self.over_keys.chunks * self.part)  # [chunk][row][width]
+        self.copies = self.row_tiles >= COPY_TILES
+        self.values = self._scratch("values", KEY_BLOCK * columns if self.copies else 1)  # [key][width] of a block of keys
         self.parts = self._scratch("parts", self.over_width.chunks * self.across.acc.size)
         self.limit = Buffer("limit", int32, self.block, "scratch")
 
@@ -78,7 +81,7 @@ class _Forward:
                  Let(self.first, self.task % self.blocks * self.block), Let(self.end, of.seen(self.first + (self.block - 1))))
         body = (*place, *self._begin(), self._score(), self._chunks(), *self._finish())
         flops = 2 * of.batch * of.heads * of.length * of.keys * (of.width + of.value_width) // (2 if self.masked else 1)
-        scratch = (self.turned, self.scores, self.high, self.total, self.sums, self.mixed, self.parts, self.limit,
+        scratch = (self.turned, self.scores, self.high, self.total, self.sums, self.mixed, self.values, self.parts, self.limit,
                    self.across.acc, self.along.acc)
         return Kernel("attention", params(self.call), frozenset(self.call.outputs), self.task.attr[1], self.task, body, scratch,
                       flops)
@@ -141,7 +144,7 @@ class _Forward:
         start, stop = ref("start", int64), ref("stop", int64)
         limit = minimum(chain.stop(c), self.end)
         body = (Let(start, c * chain.chunk + turn * KEY_BLOCK), Let(stop, minimum(start + KEY_BLOCK, limit)),
-                self._raise(start, stop), self._mix(c, turn, start, stop))
+                self._raise(start, stop), *self._copied(start, stop), self._mix(c, turn, start, stop))
         turns = loop(turn, *body, stop=ceil_div(limit - c * chain.chunk, KEY_BLOCK))
         return loop(c, turns, stop=ceil_div(self.end, chain.chunk))
 
@@ -163,14 +166,25 @@ class _Forward:
             body = (*body, loop(j, clear, start=maximum(start, last), stop=stop))
         return loop(strip, *body)
 
+    def _copied(self, start: Expr, stop: Expr) -> list[Stmt]:
+        """The values of the keys from `start` to `stop` side by side: where they are, those of a head lie far apart, in few sets
+        of the cache, and many row tiles read them."""
+        if not self.copies:
+            return []
+        of, j, d, at = self.of, var("j", self.of.keys), var("d", self.of.value_width), ref("at", int64)
+        copy = store(self.values, (j - start) * self.columns + d, load(self.call.inputs[2], at + d))
+        begin = of.key_at(self.b, self.group, j, of.value_width)
+        return [loop(j, Let(at, begin), loop(d, copy, role="vector"), start=start, stop=stop)]
+
     def _mix(self, c: Expr, turn: Expr, start: Expr, stop: Expr) -> Stmt:
         of = self.of
         tile = self.along
         t, u, j = var("row_tile", self.row_tiles), var("column_tile", self.column_tiles), var("j", of.keys)
         last, column = ref("last", int64), u * tile.columns + tile.column
         place = c * self.part + (t * tile.rows + tile.i) * self.columns + column
-        right = load(self.call.inputs[2], of.key_at(self.b, self.group, j, of.value_width) + column,
-                     compare("lt", column, of.value_width))
+        right = load(self.values, (j - start) * self.columns + column) if self.copies else \
+            load(self.call.inputs[2], of.key_at(self.b, self.group, j, of.value_width) + column,
+                 compare("lt", column, of.value_width))
         chain = (tile.set(load(self.mixed, place, compare("lt", 0, turn))),
                  loop(j, tile.step(load(self.scores, j * self.block + t * tile.rows + tile.i), right), start=start, stop=last),
                  tile.over(store(self.mixed, place, tile.value)))
