@@ -167,8 +167,8 @@ class _Forward:
         return loop(strip, *body)
 
     def _copied(self, start: Expr, stop: Expr) -> list[Stmt]:
-        """The values of the keys from `start` to `stop` side by side: where they are, those of a head lie far apart, in few sets
-        of the cache, and many row tiles read them."""
+        """The values of the keys from `start` to `stop` side by side: in place, those of a head lie far apart, in few sets of
+        the cache, and many row tiles read them."""
         if not self.copies:
             return []
         of, j, d, at = self.of, var("j", self.of.keys), var("d", self.of.value_width), ref("at", int64)
