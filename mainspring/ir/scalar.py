@@ -12,8 +12,9 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
+from threading import Lock
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import ref as ref_to
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from mainspring.ir.primitives import SCALARS
 from mainspring.types.dtype import DType, bool_, int64
 
 REMEMBERED = 1 << 16  # results of index arithmetic that are kept
+DEAD = 1 << 12  # entries of expressions that are gone, before they are looked at
 
 
 class Expr:
@@ -106,18 +108,45 @@ class Expr:
         raise GraphError("Expr", "condition", "a scalar expression has no truth value; use where(condition, a, b)", show(self))
 
 
-_table: WeakValueDictionary[Any, Expr] = WeakValueDictionary()
+class _Entry(ref_to[Expr]):
+    """An expression in the table, which does not keep it."""
+
+    __slots__ = ("key",)
+    key: Any
+
+
+_table: dict[Any, _Entry] = {}
+_dead: list[_Entry] = []  # entries whose expressions are gone: they leave the table together
+_making = Lock()  # kernels are lowered in one thread and emitted in others
 
 
 def make(op: str, args: tuple[Expr, ...], dtype: DType, attr: Any = None) -> Expr:
     """The one expression of this structure."""
     key = (op, tuple([id(a) for a in args]), dtype.name, type(attr), _bits(attr))
-    found = _table.get(key)
-    if found is None:
-        found = object.__new__(Expr)
-        found.op, found.args, found.dtype, found.attr = op, args, dtype, attr
-        _table[key] = found
+    entry = _table.get(key)
+    found = None if entry is None else entry()
+    return found if found is not None else _made(key, op, args, dtype, attr)
+
+
+def _made(key: Any, op: str, args: tuple[Expr, ...], dtype: DType, attr: Any) -> Expr:
+    with _making:
+        entry = _table.get(key)
+        found = None if entry is None else entry()
+        if found is None:
+            found = object.__new__(Expr)
+            found.op, found.args, found.dtype, found.attr = op, args, dtype, attr
+            entry = _table[key] = _Entry(found, _dead.append)
+            entry.key = key
+            if len(_dead) > DEAD:
+                _bury()
     return found
+
+
+def _bury() -> None:
+    for _ in range(len(_dead)):
+        entry = _dead.pop()
+        if _table.get(entry.key) is entry:
+            del _table[entry.key]
 
 
 def _bits(attr: Any) -> Any:

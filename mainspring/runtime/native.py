@@ -32,6 +32,7 @@ from mainspring.compile.target import Target, native
 from mainspring.runtime import entry, team
 from mainspring.runtime.buffers import aligned
 
+PIECES = 4  # modules a core: the first is soon written, and none takes much memory
 LOCKED_NS = 200_000  # work up to which a program may keep the interpreter's lock
 _TABLE, _ENTRY, _PROGRAM = "ms_kernels", "ms_entry", "ms_program"
 _ENTRY_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
@@ -51,17 +52,21 @@ class Code:
 
 
 def compile_program(program: Program, target: Target | None = None) -> Code:
-    """Compile `program` for `target` (default: this machine): equal kernels once, in as many modules as there are cores."""
+    """Compile `program` for `target` (default: this machine): equal kernels once, in a few modules for each core.
+
+    LLVM, which needs no lock, works on the modules that are written while the next is being written.
+    """
     target = target or native()
     distinct, index = _distinct(kernels(program.instrs))
     stride = max([llvm.scratch_bytes(k) for k in distinct.values()], default=0)
     stride = -(-stride // 128) * 128 + program.own  # two threads never share a cache line
-    groups = _groups([len(text) for text in distinct], os.cpu_count() or 1)
-    with ThreadPoolExecutor(len(groups) + 1) as pool:
-        members = list(distinct.values())
-        jobs = [pool.submit(_compile, _program_module(program, index, stride), target)]
-        jobs += [pool.submit(_compile, _kernel_module([(i, members[i]) for i in group], target), target) for group in groups]
-        objects = tuple([job.result() for job in jobs])
+    cores, members = os.cpu_count() or 1, list(distinct.values())
+    groups = _groups([len(text) for text in distinct], PIECES * cores)
+    with ThreadPoolExecutor(cores) as pool:
+        jobs = [pool.submit(_compile, str(_kernel_module([(i, members[i]) for i in group], target)), target)
+                for group in groups]
+        main = pool.submit(_compile, str(_program_module(program, index, stride)), target)
+        objects = tuple([main.result(), *[job.result() for job in jobs]])
     places = {i: (1 + g, _symbol(i)) for g, group in enumerate(groups) for i in group}
     ordered = tuple([places[i] for i in range(len(distinct))])
     return Code(program.bases, program.arena, program.work, program.alone, stride, ordered, objects)
@@ -108,8 +113,7 @@ def _kernel_module(members: list[tuple[int, Kernel]], target: Target) -> ir.Modu
     return module
 
 
-def _compile(module: ir.Module, target: Target) -> bytes:
-    text = str(module)
+def _compile(text: str, target: Target) -> bytes:
     if flags.debug() >= 5:
         print(text, file=sys.stderr)
     if flags.debug() >= 6:

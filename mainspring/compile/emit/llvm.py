@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from itertools import count
 
 from llvmlite import ir
 
@@ -74,6 +75,16 @@ def emit_kernel(module: ir.Module, kernel: Kernel, name: str, target: Target) ->
     return _Emitter(module, kernel, name, target).emit()
 
 
+class _Names:
+    """Names of values and blocks by number: llvmlite would look up whether each is taken."""
+
+    def __init__(self, taken: int):
+        self.numbers = count(taken + 1)
+
+    def register(self, name: str, deduplicate: bool = False) -> str:
+        return f"{name}.{next(self.numbers)}"
+
+
 class _Emitter(Values):
     """Emits one kernel: a method for each statement."""
 
@@ -81,6 +92,7 @@ class _Emitter(Values):
         self.kernel = kernel
         arguments = [PTR] * (len(kernel.params) + 1) + [I64, I64]
         self.function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
+        self.function.scope = _Names(len(arguments))
         for argument in self.function.args[:-2]:
             argument.add_attribute("noalias")
         self.function.attributes.add("nounwind")

@@ -75,6 +75,7 @@ class Values(Memory):
         self.chunk: Chunk | None = None
         self.patterns = self._patterns(None)
         self._loaded: dict[Expr, frozenset[Buffer]] = {}
+        self._made_of: dict[Buffer, list[Expr]] = {}  # every expression met that reads it
         self._ranges: dict[Expr, tuple[float, float]] = {}
 
     @contextmanager
@@ -111,6 +112,7 @@ class Values(Memory):
     def value(self, root: Expr) -> Value:
         """The value of `root` here; every distinct sub-expression is computed once."""
         known, stack = self.known, [root]
+        self._loads(root)
         while stack:
             x = stack[-1]
             if x in known:
@@ -207,15 +209,18 @@ class Values(Memory):
                 stack.extend(missing)
                 continue
             own = frozenset([y.attr]) if y.op == "load" else frozenset()
-            self._loaded[y] = own.union(*[self._loaded[a] for a in y.args]) if y.args else own
+            found = self._loaded[y] = own.union(*[self._loaded[a] for a in y.args]) if y.args else own
+            for buffer in found:
+                self._made_of.setdefault(buffer, []).append(y)
             stack.pop()
         return self._loaded[x]
 
     def forget(self, buffers: frozenset[Buffer]) -> None:
         """`buffers` were written: what was computed from their former elements is stale."""
-        if buffers:
-            self.known = {x: v for x, v in self.known.items() if not self._loads(x) & buffers}
-            self.firsts = {x: v for x, v in self.firsts.items() if not self._loads(x) & buffers}
+        for buffer in buffers:
+            for x in self._made_of.get(buffer, ()):
+                self.known.pop(x, None)
+                self.firsts.pop(x, None)
 
     # ---------------------------------------------------------------------------------------------------------- lanes
 
@@ -273,6 +278,7 @@ class Values(Memory):
             return self.value(x)
         found = self.firsts.get(x)
         if found is None:
+            self._loads(x)
             base = self.chunk.base
             found = self.firsts[x] = base if x is self.chunk.var else self._compute(x, [self.first(a) for a in x.args])
         return found

@@ -7,7 +7,9 @@ Comparisons give i1. Nothing here carries fast-math flags: what is written is wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from llvmlite import ir
@@ -49,6 +51,11 @@ def type_of(elem: ir.Type, lanes: int) -> ir.Type:
 
 def constant(elem: ir.Type, value: bool | int | float, lanes: int = 0) -> ir.Constant:
     """The LLVM constant `value`, repeated in all lanes when `lanes`."""
+    return _constant(elem, value, math.copysign(1.0, value), type(value), lanes)
+
+
+@lru_cache(1 << 12)  # with its text
+def _constant(elem: ir.Type, value: bool | int | float, sign: float, kind: type, lanes: int) -> ir.Constant:
     scalar = ir.Constant(elem, bool(value) if elem is I1 else value)
     return Literal(_vectors[elem], f"splat ({elem} {scalar.get_reference()})") if lanes else scalar
 
