@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,9 +55,25 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted((run / "checkpoints").glob("step-*"))
 
 
-@pytest.mark.parametrize(("recipe", "classes"), [("shakespeare", 65), ("digits", 10), ("tagger", 14)])
-def test_twenty_steps_learn_and_give_the_same_bits_for_any_number_of_threads(tmp_path: Path, recipe: str, classes: int) -> None:
-    runs = {threads: tmp_path / str(threads) for threads in (1, 2, 3, 8)}
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run of twenty steps with two checkpoints, not to be changed."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    command("train", *SMALL, "--steps", 20, "--eval-every", 10, "--out", run)
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.mark.parametrize(("recipe", "classes", "counts"), [
+    ("shakespeare", 65, (1, 2, 3, 8)), ("digits", 10, (1, 3)), ("tagger", 14, (1, 3))])
+def test_twenty_steps_learn_and_give_the_same_bits_for_any_number_of_threads(
+        tmp_path: Path, recipe: str, classes: int, counts: tuple[int, ...]) -> None:
+    runs = {threads: tmp_path / str(threads) for threads in counts}
     for threads, run in runs.items():
         out, _ = command("train", recipe, "--steps", 20, "--eval-every", 10, "--threads", threads, "--out", run)
         lines = re.findall(r"^step (\d+) validation loss (\d+\.\d+)$", out, re.MULTILINE)
@@ -97,12 +114,11 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: signal.Sig
     assert re.search(rf"^step {stopped + 5} validation loss", out, re.MULTILINE)
 
 
-def test_generate_is_a_function_of_its_seed(tmp_path: Path) -> None:
-    command("train", "--steps", 20, *SMALL, "--out", tmp_path / "run")
-    ask = ("generate", tmp_path / "run", "--prompt", "ROMEO:", "--tokens", 40, "--top-k", 10, "--seed")
+def test_generate_is_a_function_of_its_seed(trained: Path) -> None:
+    ask = ("generate", trained, "--prompt", "ROMEO:", "--tokens", 40, "--top-k", 10, "--seed")
     first, again, other = (command(*ask, seed)[0] for seed in (1, 1, 2))
     assert first == again != other and first.startswith("ROMEO:") and len(first) == len("ROMEO:") + 40 + 1
-    _, err = command("generate", tmp_path / "run", "--prompt", "Ω", code=1)
+    _, err = command("generate", trained, "--prompt", "Ω", code=1)
     assert "Ω" in err and "65 symbols" in err
 
 
@@ -115,9 +131,7 @@ def test_a_loss_that_is_not_finite(tmp_path: Path) -> None:
         assert all(np.isfinite(leaf.astype(np.float64)).all() for leaf in checkpoint.load(path).state.values())
 
 
-def test_a_full_disk_leaves_what_was_saved(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    command("train", *SMALL, "--steps", 20, "--eval-every", 10, "--out", run)
+def test_a_full_disk_leaves_what_was_saved(run: Path) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "checkpoints" in path.parts}
     limit = 1 << 14  # bytes a file may have: less than a checkpoint, as a disk that is nearly full
 
@@ -132,9 +146,7 @@ def test_a_full_disk_leaves_what_was_saved(tmp_path: Path) -> None:
     assert read_metrics(run / "metrics.jsonl")[-1]["step"] == 30
 
 
-def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    command("train", *SMALL, "--steps", 20, "--eval-every", 10, "--out", run)
+def test_a_torn_checkpoint_is_passed_over(run: Path) -> None:
     newest = checkpoints(run)[-1] / checkpoint.TENSORS
     newest.write_bytes(newest.read_bytes()[:1000])
     out, err = command("train", "--resume", run)
