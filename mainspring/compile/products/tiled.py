@@ -76,7 +76,8 @@ class Tiled:
         batch = math.prod(of.dims.domain[i] for i in self.of_right)
         along = of.right_along == "k"
         beside = 1 if along else min(PACK_PANELS, count)
-        block, groups = min(of.steps, max(1, PACK_BLOCK // nr) if along else PACK_ROWS), -(-count // beside)
+        block = min(of.steps, max(1 if along else PACK_ROWS, PACK_BLOCK // (beside * nr)))
+        groups = -(-count // beside)
         blocks = -(-of.steps // block)
         task, beyond = s.var("task", batch * groups * blocks), s.var("beside", beside) if beside > 1 else ZERO
         b, group = task // (blocks * groups), task // blocks % groups
