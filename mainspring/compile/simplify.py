@@ -23,7 +23,6 @@ from mainspring.types.shape import TensorType
 
 FOLD_SIZE = 4096  # elements up to which a constant result is computed at compile time
 REDUCE_CHUNK = 4096  # a longer reduction is done in chunks of this many elements, whose results are reduced in turn
-SHORTEST_ROW = 64  # elements of a row that is reduced for itself, before what is outside of it
 WIDEST_ROW = 1 << 20  # elements of a row that one task may have to keep
 
 Rule = Callable[[Node], "Node | None"]
@@ -177,49 +176,19 @@ def fold_constants(of: Graph) -> Graph:
 
 
 def split_reductions(of: Graph) -> Graph:
-    """Sums in the order in which memory is read, and of bounded length; by the extents alone.
+    """A sum over more than REDUCE_CHUNK elements -> sums over chunks, and their sum: parallel, and by the extent alone.
 
-    A sum along axes that are apart is one along some of them, and one along the others of what that gives. A sum over more than
-    REDUCE_CHUNK elements is sums over chunks, and their sum, which is parallel; those of many rows stay whole: the kernel of a
-    row does the same within a task, and may do more while the row is in cache.
+    Those of many rows stay whole: the kernel of a row does the same within a task, and may do more while the row is in cache.
     """
 
     def rule(n: Node) -> Node | None:
         if n.op.name not in ("sum", "prod", "max", "min", "any", "all"):
             return None
         x, axes = n.inputs[0], n.static["axes"]
-        first = _first_axes(x.shape, axes)
-        if first != axes and not _rounded(x):
-            partial = _split(node(n.op, (x,), {"axes": first}, source=n.source))
-            after = tuple(a - sum(b < a for b in first) for a in axes if a not in first)
-            return _split(node(n.op, (partial,), {"axes": after}, n.type, n.source))
-        return _split(n)
+        extent = math.prod(x.shape[a] for a in axes)
+        return None if extent <= REDUCE_CHUNK or _of_rows(n, x, axes, extent) else _chunked(n, x, axes, extent)
 
     return rewrite(of, rule)
-
-
-def _first_axes(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
-    """The axes of a reduction to go along first: all, if no kept one lies between them (of whatever extent, on which no bit may
-    depend); else the innermost ones if a row of them is long enough for the vector lanes, and otherwise the outer ones, whose
-    results lie side by side."""
-    kept = [i for i in range(len(shape)) if i not in axes]
-    inner = tuple(a for a in axes if all(a > i for i in kept))
-    outer = tuple(a for a in axes if a not in inner)
-    if not outer or len({sum(i < a for i in kept) for a in axes}) < 2:
-        return axes
-    return inner if math.prod(shape[a] for a in inner) >= SHORTEST_ROW else outer
-
-
-def _split(n: Node) -> Node:
-    """`n` over chunks, if it is long."""
-    x, axes = n.inputs[0], n.static["axes"]
-    extent = math.prod(x.shape[a] for a in axes)
-    return n if extent <= REDUCE_CHUNK or _of_rows(n, x, axes, extent) else _chunked(n, x, axes, extent)
-
-
-def _rounded(x: Node) -> bool:
-    """Whether the results of parts are rounded to half precision."""
-    return x.dtype.kind == "float" and x.dtype.bits < 32
 
 
 def _of_rows(n: Node, x: Node, axes: tuple[int, ...], extent: int) -> bool:
@@ -227,7 +196,8 @@ def _of_rows(n: Node, x: Node, axes: tuple[int, ...], extent: int) -> bool:
     while x.op.name in ("reshape", "copy", "stop_gradient"):
         x = x.inputs[0]
     last = axes == tuple(range(len(n.inputs[0].shape) - len(axes), len(n.inputs[0].shape)))
-    return last and not is_virtual(x) and not _rounded(x) and extent <= WIDEST_ROW and n.type.size >= FEW_ROWS  # type: ignore[union-attr]
+    rounded = x.dtype.kind == "float" and x.dtype.bits < 32  # the results of chunks are
+    return last and not is_virtual(x) and not rounded and extent <= WIDEST_ROW and n.type.size >= FEW_ROWS  # type: ignore[union-attr]
 
 
 def _chunked(n: Node, x: Node, axes: tuple[int, ...], extent: int) -> Node:

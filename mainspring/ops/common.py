@@ -19,6 +19,8 @@ from mainspring.types import dtype as dt
 from mainspring.types.dtype import DType, promote, scalar_dtype
 from mainspring.types.shape import Shape, TensorType, broadcast_shapes
 
+SHORTEST_ROW = 64  # elements of a row that is summed for itself, before what is outside of it
+
 KINDS = {
     "float": ("float",),
     "numeric": ("int", "uint", "float"),
@@ -137,8 +139,26 @@ def _broadcast_vjp(ct: Value, out: Value, x: Value, shape: Shape) -> tuple[Any]:
 
 
 def bind_sum(x: Value, axes: tuple[int, ...]) -> Value:
-    """Sum over `axes` without promotion, in the dtype of `x`; the reduce family registers the op."""
-    return bind(OPS["sum"], x, axes=axes) if axes else x
+    """Sum over `axes`, ascending, without promotion, in the dtype of `x`; the reduce family registers the op.
+
+    Along axes apart it is a sum along some of them, and one along the others of what that gives, as memory is read.
+    """
+    first = _first_axes(x.shape, axes)
+    if first == axes or (x.dtype.kind == "float" and x.dtype.bits < 32):  # what is between would be rounded
+        return bind(OPS["sum"], x, axes=axes) if axes else x
+    after = tuple([a - len([b for b in first if b < a]) for a in axes if a not in first])
+    return bind(OPS["sum"], bind(OPS["sum"], x, axes=first), axes=after)
+
+
+def _first_axes(shape: Shape, axes: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of a sum to go along first: all, if no kept one lies between them (of whatever extent, on which no bit may
+    depend); else the innermost ones if a row of them is long enough for the vector lanes, and otherwise the outer ones, whose
+    results lie side by side."""
+    kept = [i for i in range(len(shape)) if i not in axes]
+    if len({len([i for i in kept if i < a]) for a in axes}) < 2:
+        return axes
+    inner = tuple([a for a in axes if all(a > i for i in kept)])
+    return inner if math.prod(shape[a] for a in inner) >= SHORTEST_ROW else tuple([a for a in axes if a not in inner])
 
 
 def _broadcast_reference(x: np.ndarray, shape: Shape) -> np.ndarray:

@@ -7,10 +7,9 @@ from typing import Any
 
 from mainspring.base.errors import ArgumentError, ShapeError
 from mainspring.ir.bind import Value, bind
-from mainspring.ops.common import broadcast, promoted
+from mainspring.ops.common import bind_sum, broadcast, promoted
 from mainspring.ops.contract import CONTRACT, LETTERS
 from mainspring.ops.movement import permute_dims, reshape
-from mainspring.ops.reduce import SUM
 
 
 def einsum(spec: str, *operands: Any) -> Any:
@@ -91,7 +90,7 @@ def _diagonals(labels: str, value: Value) -> tuple[str, Value]:
 
 def _sum_out(labels: str, value: Value, needed: set[str]) -> tuple[str, Value]:
     axes = tuple(i for i, c in enumerate(labels) if c not in needed)
-    return ("".join(c for c in labels if c in needed), bind(SUM, value, axes=axes)) if axes else (labels, value)
+    return ("".join(c for c in labels if c in needed), bind_sum(value, axes)) if axes else (labels, value)
 
 
 def _match_ones(la: str, a: Value, lb: str, b: Value) -> tuple[Value, Value]:

@@ -13,7 +13,7 @@ from mainspring.interpret.eager import as_value
 from mainspring.ir import scalar
 from mainspring.ir.bind import Value, bind
 from mainspring.ir.op import Op, Space, register
-from mainspring.ops.common import broadcast, cast_to, require_kind, widened
+from mainspring.ops.common import bind_sum, broadcast, cast_to, require_kind, widened
 from mainspring.ops.elementwise import DISCRETE, equal, exp, isfinite, log, not_equal, sqrt, square, stop_gradient, where
 from mainspring.ops.movement import concat, iota, reshape
 from mainspring.types.dtype import DEFAULT_FLOAT, DEFAULT_INDEX, DEFAULT_INT, DType, as_dtype, bool_, float32, uint64
@@ -105,7 +105,7 @@ ALL = _reduction("all", np.all, "bool", DISCRETE)
 
 def _reduce(op: Op, x: Value, axis: Axes, keepdims: bool) -> Any:
     axes = tuple(sorted(normalize_axes(axis, x.ndim, op.name)))
-    result = bind(op, x, axes=axes)
+    result = bind_sum(x, axes) if op is SUM and axes else bind(op, x, axes=axes)
     return reshape(result, tuple(1 if i in axes else n for i, n in enumerate(x.shape))) if keepdims else result
 
 

@@ -382,12 +382,15 @@ def _by_distance(rows: list[int], dims: Sequence[Expr], left: Expr) -> list[int]
 
 
 def _joint(columns: list[int], domain: tuple[int, ...], dims: Sequence[Expr], right: Expr) -> list[int]:
-    """The trailing neighbours among `columns` that every load of `right` runs through as through one dim."""
-    kept = columns[-1:]
-    for i in reversed(columns[:-1]):
-        if i + 1 != kept[0]:
-            break
-        if len(collapse((domain[i], domain[i + 1]), [dims[i], dims[i + 1]], [Let(s.ref("x", right.dtype), right)])) != 1:
-            break
-        kept.insert(0, i)
-    return kept
+    """Neighbours among `columns` that every load of `right` runs through as through one dim: the trailing ones, or if they are
+    few the most that lie side by side in memory."""
+    runs: list[list[int]] = []
+    for i in columns:
+        joined = runs and runs[-1][-1] == i - 1 and \
+            len(collapse((domain[i - 1], domain[i]), [dims[i - 1], dims[i]], [Let(s.ref("x", right.dtype), right)])) == 1
+        runs = [*runs[:-1], [*runs[-1], i]] if joined else [*runs, [i]]
+    extents = [math.prod(domain[i] for i in run) for run in runs]
+    if not runs or extents[-1] >= LANES // 2 or right.op != "load":
+        return runs[-1] if runs else []
+    near = s.affine(right.args[0])[0]
+    return max(zip(extents, runs, strict=True), key=lambda found: (near.get(dims[found[1][-1]]) == 1, found[0]))[1]
