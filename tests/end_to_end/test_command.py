@@ -70,7 +70,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("recipe", "classes", "counts"), [
-    ("shakespeare", 65, (1, 2, 3, 8)), ("digits", 10, (1, 3)), ("tagger", 14, (1, 3))])
+    ("shakespeare", 65, (1, 3, 8)), ("digits", 10, (1, 2)), ("tagger", 14, (1, 2))])
 def test_twenty_steps_learn_and_give_the_same_bits_for_any_number_of_threads(
         tmp_path: Path, recipe: str, classes: int, counts: tuple[int, ...]) -> None:
     runs = {threads: tmp_path / str(threads) for threads in counts}
