@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mainspring.compile.loops import Buffer, For, Prefetch, Stmt
+from mainspring.compile.target.caches import LINE
 from mainspring.ir import scalar as s
 from mainspring.ir.scalar import Expr
 from mainspring.types.dtype import int64
 
 ZERO = s.const(0, int64)
-LINE = 64  # bytes of a line of a cache
 BURST = 24  # lines asked for at once; more would wait for each other
 
 

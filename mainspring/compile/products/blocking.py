@@ -152,7 +152,7 @@ def _parts(whole: int) -> tuple[int, ...]:
 def cost(e: Extents, b: Blocking, target: Target, shares: tuple[int, ...] = ()) -> float:
     """Cycles that the product takes, summed over teams of so many threads, those of `e` unless told otherwise."""
     costs, shares = target.costs, shares or e.shares
-    each = max(1, LANES * e.dtype.itemsize // target.vector_bytes)  # registers of one vector
+    each = target.lane_registers(e.dtype)
     tiles, panels = -(-e.m // b.rows), -(-e.n // b.columns)
     tasks = e.batch * -(-tiles // b.tiles) * -(-panels // b.panels)
     if b.deep:

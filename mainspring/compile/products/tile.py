@@ -64,14 +64,19 @@ class Tile:
 
     def over(self, *stmts: Stmt) -> For:
         """`stmts` for each accumulator; a wide tile goes column by column, for fewer operands are then held at once."""
-        rows = For(self.i, s.const(0, int64), s.const(self.rows, int64), (self._lanes(stmts),), "unroll")
-        if self.rows >= self.vectors:
-            return For(self.i, s.const(0, int64), s.const(self.rows, int64), (self.across(*stmts),), "unroll")
-        return For(self.v, s.const(0, int64), s.const(self.vectors, int64), (rows,), "unroll")
+        if self.rows < self.vectors:
+            return self._columns(self._rows(self._lanes(stmts)))
+        return self._rows(self.across(*stmts))
 
     def across(self, *stmts: Stmt) -> For:
         """`stmts` for each column."""
-        return For(self.v, s.const(0, int64), s.const(self.vectors, int64), (self._lanes(stmts),), "unroll")
+        return self._columns(self._lanes(stmts))
+
+    def _rows(self, body: Stmt) -> For:
+        return For(self.i, s.const(0, int64), s.const(self.rows, int64), (body,), "unroll")
+
+    def _columns(self, body: Stmt) -> For:
+        return For(self.v, s.const(0, int64), s.const(self.vectors, int64), (body,), "unroll")
 
     def _lanes(self, stmts: Body) -> For:
         return For(self.lane, s.const(0, int64), s.const(LANES, int64), stmts, "vector")

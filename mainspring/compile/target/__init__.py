@@ -46,15 +46,17 @@ class Target:
     l2_bytes: int = 512 << 10
     costs: Costs = COSTS["avx2"]
 
+    def lane_registers(self, dtype: DType) -> int:
+        """Vector registers that 16 lanes of `dtype` take."""
+        return max(1, 16 * dtype.itemsize // self.vector_bytes)
+
     def accumulators(self, dtype: DType) -> int:
         """16-lane accumulators of `dtype` that fit in three quarters of the vector registers."""
-        each = max(1, 16 * dtype.itemsize // self.vector_bytes)
-        return max(1, self.vector_registers * 3 // 4 // each)
+        return max(1, self.vector_registers * 3 // 4 // self.lane_registers(dtype))
 
     def registers(self, dtype: DType) -> int:
         """16-lane accumulators of `dtype` that fit when one register is left for each operand."""
-        each = max(1, 16 * dtype.itemsize // self.vector_bytes)
-        return max(1, (self.vector_registers - 2) // each)
+        return max(1, (self.vector_registers - 2) // self.lane_registers(dtype))
 
     @property
     def key(self) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+LINE = 64  # bytes of a line of a cache
 _FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
 
 

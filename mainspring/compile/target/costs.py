@@ -58,7 +58,6 @@ class Costs:
     barrier: float = 3700.0  # a kernel more
 
     # sweeps of recurrent layers (`templates.dealing`)
-    latency: float = 4.0  # from one multiply-add of a sum to the next
     round: float = 8000.0  # a launch and a barrier, and waiting for the slowest
     tile: float = 40.0  # around the loop of a register tile
     cell: float = 8.0  # a vector of units, beside the product

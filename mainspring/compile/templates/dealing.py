@@ -92,14 +92,9 @@ def _best(target: Target, dtype: DType, rows: int, beside: int) -> tuple[float, 
 
 def _chain(target: Target, dtype: DType, tile: RowTile) -> float:
     """Cycles for a k and a panel."""
-    costs, each = target.costs, _registers(target, dtype)
+    costs, each = target.costs, target.lane_registers(dtype)
     sums, operands = tile.rows * tile.panels * each, tile.panels * each + tile.rows
     return max(sums * costs.multiply, operands * costs.load, costs.chain) / tile.panels
-
-
-def _registers(target: Target, dtype: DType) -> int:
-    """Registers of one vector."""
-    return max(1, LANES * dtype.itemsize // target.vector_bytes)
 
 
 def _cost(target: Target, dtype: DType, size: tuple[int, int, int, bool], d: Deal) -> float:
@@ -123,6 +118,6 @@ def _step(target: Target, dtype: DType, size: tuple[int, int, int, bool], d: Dea
     tiles = row_tiles(target, dtype, d.rows, panels)[1]
     chain, weights = sum(_chain(target, dtype, tile) for tile in tiles), LANES * dtype.itemsize / 64 * line
     ends = sum(1 / tile.panels for tile in tiles) * chunk_count(k) * costs.tile
-    cells = d.rows * -(-d.units // LANES) * _registers(target, dtype) * costs.cell * gates
+    cells = d.rows * -(-d.units // LANES) * target.lane_registers(dtype) * costs.cell * gates
     task = panels * (k * max(chain, weights) + ends) + cells + costs.task
     return WORTH * (tasks * task + costs.round) if d.rounds else tasks * task

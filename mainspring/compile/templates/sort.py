@@ -43,6 +43,14 @@ class _Work:
     def put(self, at: Expr, value: Expr, index: Expr, *more: Write) -> Store:
         return Store((Write(self.values, at, value), Write(self.indices, at, index), *more))
 
+    def moved_left(self, value: Expr, floor: Expr) -> While:
+        """The first cursor goes left, and what it passes right, while that must stand behind `value`; not beyond `floor`."""
+        hole = load(self.cursors, 0)
+        left = compare("lt", floor, hole)
+        passes = both(left, self.before(value, load(self.values, hole - 1, left, value)))
+        return While(passes, (self.put(hole, load(self.values, hole - 1), load(self.indices, hole - 1),
+                                       Write(self.cursors, number(0), hole - 1)),))
+
 
 @template("sort_with_indices")
 def sort_with_indices(call: Call) -> list[Kernel]:
@@ -81,12 +89,10 @@ def _picks(work: _Work, line: Callable[[Expr], Expr], first: int) -> list[Stmt]:
     k, found = var("k", work.extent), ref("found", bool_)
     value, hole = ref("value", work.values.dtype), load(work.cursors, 0)
     before_last = work.before(value, load(work.values, first - 1))
-    moves = both(compare("lt", 0, hole), work.before(value, load(work.values, hole - 1, compare("lt", 0, hole), value)))
-    move = work.put(hole, load(work.values, hole - 1), load(work.indices, hole - 1), Write(work.cursors, number(0), hole - 1))
 
     def offered(at: Expr) -> tuple[Stmt, ...]:
         begin = Store((Write(work.cursors, number(0), number(first - 1)),))
-        return Let(value, line(at)), If(before_last, (begin, While(moves, (move,)), work.put(hole, value, at)))
+        return Let(value, line(at)), If(before_last, (begin, work.moved_left(value, number(0)), work.put(hole, value, at)))
 
     start = block * BLOCK + first
     better = Fold(found, "any", work.before(line(start + lane), load(work.values, first - 1)))
@@ -98,17 +104,13 @@ def _insertion(work: _Work, extent: int, run: int) -> Stmt:
     """Each of so many elements moves left within its run until none before it must stand behind it."""
     k = var("k", extent)
     value, index = ref("value", work.values.dtype), ref("index", int64)
-    hole = load(work.cursors, 0)
-    left = compare("lt", k - k % run, hole)
-    moves = both(left, work.before(value, load(work.values, hole - 1, left, value)))
-    move = work.put(hole, load(work.values, hole - 1), load(work.indices, hole - 1), Write(work.cursors, number(0), hole - 1))
     return loop(
         k,
         Let(value, load(work.values, k)),
         Let(index, load(work.indices, k)),
         Store((Write(work.cursors, number(0), k),)),
-        While(moves, (move,)),
-        work.put(hole, value, index),
+        work.moved_left(value, k - k % run),
+        work.put(load(work.cursors, 0), value, index),
         start=1,
     )
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mainspring.compile.loops import Buffer, If, Kernel, Let, Prefetch, Stmt, load
+from mainspring.compile.target.caches import LINE
 from mainspring.compile.template import Call, Rounds
 from mainspring.compile.templates.dealing import Deal, deal
 from mainspring.compile.templates.lines import loop, params, store
@@ -22,8 +23,6 @@ from mainspring.compile.templates.sweep_product import Place, Product
 from mainspring.ir import scalar as s
 from mainspring.ir.scalar import Expr
 from mainspring.types.dtype import int64
-
-LINE = 64  # bytes of a line of a cache
 
 
 @dataclass(frozen=True)
