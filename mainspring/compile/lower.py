@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -23,6 +23,7 @@ from mainspring.compile.choose import HEURISTIC, Chooser, Decide, Decision
 from mainspring.compile.fusion.fuse import Fuser
 from mainspring.compile.fusion.grouping import Group
 from mainspring.compile.fusion.joints import Joint
+from mainspring.compile.fusion.likeness import likeness
 from mainspring.compile.loopnest import Nest, map_kernel, row_kernel
 from mainspring.compile.loops import Buffer, For, Kernel, Store, Write, load
 from mainspring.compile.parts import Parts, in_parts
@@ -156,6 +157,7 @@ class _Lowering:
     works: list[Work] = field(default_factory=list)
     constants: list[np.ndarray] = field(default_factory=list)
     slots: dict[Node, Slot] = field(default_factory=dict)
+    made: dict[Hashable, tuple[Made, list[Buffer]]] = field(default_factory=dict)  # by what a group is: kernels, operands
     counter: int = 0
 
     def constant(self, node: Node) -> Slot:
@@ -265,12 +267,12 @@ class _Region:
                 self.lasting_buffers.add(made)
         return self.buffers[node]
 
-    def run(self, kernel: Kernel) -> None:
-        """Add a launch of `kernel`."""
+    def run(self, kernel: Kernel, views: dict[Buffer, View] | None = None) -> None:
+        """Add a launch of `kernel` on its params, which lie where `views` says."""
         if kernel.tasks == 0:
             return
-        views = tuple([self.view_of[p] for p in kernel.params])
-        self.result.append(Run(kernel, views))
+        views = self.view_of if views is None else views
+        self.result.append(Run(kernel, tuple([views[p] for p in kernel.params])))
         self.lowering.work += work_of(kernel, self.lowering.target.costs)
 
     def copy(self, source: View, target: View, type_: TensorType) -> None:
@@ -292,25 +294,33 @@ class _Region:
         elif group.size and group.stored:  # what nobody reads from memory is computed again by those who need it
             for v in group.bordered:
                 self.run(border_kernel(self.buffer(v), v))
-            make = partial(self._make, nest, group)
-            decide = Decide(self.lowering.chooser)
-            kernels, between = make(decide)
+            self._kernels(nest, group)
+
+    def _kernels(self, nest: Nest, group: Group) -> None:
+        """The launches of a group: of its own kernels, or of those of a group that was alike, on its own operands."""
+        made, region = self.lowering.made, (self.repeated, self.alone)
+        like = likeness(group, nest.fuser.reads.kinds, nest.fuser.inlined_in(group), self.lasting)
+        own = [self.buffer(v) for v in like.operands]
+        if (region, like.key) not in made:
+            decide, make = Decide(self.lowering.chooser), partial(self._make, nest, group)
+            made[region, like.key] = make(decide), own
             if decide.made:
                 self.lowering.works.append(Work(tuple(decide.made), make))
-            for buffer in between:
-                self.view_of[buffer] = View(Slot(buffer.size * buffer.dtype.itemsize))
-            for kernel in kernels:
-                if not self._done(kernel):
-                    self.run(kernel)
+        (kernels, between), operands = made[region, like.key]
+        views = {known: self.view_of[b] for known, b in zip(operands, own, strict=True)}
+        views.update((b, View(Slot(b.size * b.dtype.itemsize))) for b in between)
+        for kernel in kernels:
+            if not self._done(kernel, views):
+                self.run(kernel, views)
 
-    def _done(self, kernel: Kernel) -> bool:
+    def _done(self, kernel: Kernel, views: dict[Buffer, View]) -> bool:
         """Whether another product had the same operand packed: its panels serve this one, too."""
         if kernel.name != "pack":
             return False
         panels, = kernel.written
-        key = canonical(kernel), tuple([self.view_of[p] for p in kernel.params if p is not panels])
+        key = canonical(kernel), tuple([views[p] for p in kernel.params if p is not panels])
         known = key in self.packed
-        self.view_of[panels] = self.packed.setdefault(key, self.view_of[panels])
+        views[panels] = self.packed.setdefault(key, views[panels])
         return known
 
     def _make(self, nest: Nest, group: Group, decide: Decide) -> Made:

@@ -66,13 +66,15 @@ def encode(value: Any) -> str:
 
 
 class Node:
-    """An op applied: `inputs` are nodes, `static` the parameters, `type` the result's type (a tuple for several results)."""
+    """An op applied: `inputs` are nodes, `static` the parameters, `type` the result's type (a tuple for several results);
+    `text` names op and parameters."""
 
-    __slots__ = ("__weakref__", "digest", "inputs", "op", "source", "static", "type")
+    __slots__ = ("__weakref__", "digest", "inputs", "op", "source", "static", "text", "type")
     op: Op
     inputs: tuple[Node, ...]
     static: dict[str, Any]
     type: Types
+    text: str
     digest: bytes
     source: str
 
@@ -99,7 +101,8 @@ def node(op: Op, inputs: Iterable[Node], static: dict[str, Any], type_: Types | 
     found = _nodes.get(digest)
     if found is None:
         found = object.__new__(Node)
-        found.op, found.inputs, found.static, found.digest, found.source = op, inputs, static, digest, source
+        found.op, found.inputs, found.static, found.text = op, inputs, static, text
+        found.digest, found.source = digest, source
         found.type = op.infer(*[n.type for n in inputs], **static) if type_ is None else type_
         _nodes[digest] = found
     return found

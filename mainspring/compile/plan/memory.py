@@ -125,7 +125,7 @@ class _Planner:
         read = {v.slot for v in step.views} - written
         if read & self.writes or written & (self.writes | self.reads):
             self._barrier(result)
-        for slot in read | written:
+        for slot in dict.fromkeys([v.slot for v in step.views]):  # in order, so that equal programs have equal places
             self._use(slot)
         self.reads |= read
         self.writes |= written
