@@ -23,6 +23,7 @@ from mainspring.interpret.staged import is_tracing, trace
 from mainspring.ir.bind import Value, borrowed, context
 from mainspring.ir.graph import Graph
 from mainspring.ops.control import call_graph
+from mainspring.ops.lookups import look_up_last
 from mainspring.runtime import build, eager_kernels, profile
 from mainspring.types.shape import TensorType
 
@@ -268,7 +269,7 @@ class Jitted:
         traced = trace(flat, [v._type for v in values if v is not None])
         if any(v._frame is not None for v in traced.captured):
             raise TraceError("jit", "function", "captured a traced tensor of another trace", "", "pass it as an argument")
-        return _Trace(traced.graph, traced.captured, structure[-1], holes, self._donated(values, dynamic))
+        return _Trace(look_up_last(traced.graph), traced.captured, structure[-1], holes, self._donated(values, dynamic))
 
     def _donated(self, values: list[Value | None], dynamic: tuple[Any, ...]) -> tuple[int, ...]:
         """Positions, among the tensor inputs, of the leaves of donated arguments."""
