@@ -16,12 +16,12 @@ from itertools import count
 from llvmlite import ir
 
 from mainspring.base.errors import CompileError
+from mainspring.compile.emit.partials import Extremes, Partials, combine, fold_tree
 from mainspring.compile.emit.patterns import ANY, Pattern, period
-from mainspring.compile.emit.scalar import PRIMITIVES, fixed, floor_divide, literal, memory_type, register_type, to_memory
+from mainspring.compile.emit.scalar import fixed, floor_divide, literal, memory_type, register_type, to_memory
 from mainspring.compile.emit.turn import Turning, transposed, turning
 from mainspring.compile.emit.values import LANE_NUMBERS, Chunk, Values
 from mainspring.compile.loops import (
-    COMBINES,
     LANES,
     Body,
     Buffer,
@@ -41,10 +41,10 @@ from mainspring.compile.loops import (
     load,
 )
 from mainspring.compile.target import Target
-from mainspring.compile.vectormath.values import I1, I8, I32, I64, PTR, Value, call, constant, poison, type_of
+from mainspring.compile.vectormath.values import I1, I8, I32, I64, PTR, Builder, Facts, Value, call, constant, poison, type_of
 from mainspring.ir.primitives import SCALARS
 from mainspring.ir.scalar import Expr, const, show, walk
-from mainspring.types.dtype import DType, bfloat16, float16, int64
+from mainspring.types.dtype import bfloat16, float16, int64
 
 STACK_BYTES = 32 * 1024  # scratch buffers up to this size in total lie on the stack
 _UNROLL_COST = 16  # a serial reduction whose body costs no more keeps its partials in registers
@@ -98,7 +98,9 @@ class _Emitter(Values):
         self.function.attributes.add("nounwind")
         if target.vector_bytes >= 64:
             set.add(self.function.attributes, '"prefer-vector-width"="512"')
-        entry, start = (ir.IRBuilder(self.function.append_basic_block(n)) for n in ("entry", "start"))
+        wide = "avx512" in target.has
+        facts = Facts(scales=wide, kept=wide and not any(b.kind == "register" for b in kernel.scratch))
+        entry, start = (Builder(self.function.append_basic_block(n), facts) for n in ("entry", "start"))
         super().__init__(entry, start, target)
 
     def emit(self) -> ir.Function:
@@ -323,27 +325,30 @@ class _Emitter(Values):
     def _partial(self, slot: ir.Value, index: ir.Value, t: ir.Type) -> ir.Value:
         return self.b.gep(slot, [index], source_etype=t)
 
-    def _accumulate(self, fold: Fold, slot: ir.Value, lanes: int, mask: Value | None = None) -> None:
+    def _accumulate(self, fold: Fold, slot: ir.Value, lanes: int) -> None:
         t = type_of(register_type(fold.value.dtype), lanes)
         value = self.value(fold.value)
         old = Value(self.b, self.b.load(slot, typ=t))
-        new = combine(fold.combine, old, value.splat() if lanes else value, fold.value.dtype)
-        self.b.store((mask.where(new, old) if mask is not None else new).raw, slot)
+        self.b.store(combine(fold.combine, old, value.splat() if lanes else value, fold.value.dtype).raw, slot)
 
     def _reduce_lanes(self, stmt: Reduce) -> list[Value]:
-        slots = [self._accumulator(f, LANES) for f in stmt.folds]
+        partials = [self._partials(f) for f in stmt.folds]
 
         def body() -> None:
             self._run(stmt.body)
-            for fold, slot in zip(stmt.folds, slots, strict=True):
-                self._accumulate(fold, slot, LANES, self.mask(None))
+            for fold, own in zip(stmt.folds, partials, strict=True):
+                own.take(self.value(fold.value).splat(), self.mask(None))
 
         self._chunks(stmt, const(0, int64), const(stmt.extent, int64), body)
-        totals = []
-        for fold, slot in zip(stmt.folds, slots, strict=True):
-            t = type_of(register_type(fold.value.dtype), LANES)
-            totals.append(self._fold_lanes(fold, Value(self.b, self.b.load(slot, typ=t))))
-        return totals
+        return [self._fold_lanes(fold, own.total()) for fold, own in zip(stmt.folds, partials, strict=True)]
+
+    def _partials(self, fold: Fold) -> Partials:
+        slot, dtype = self._accumulator(fold, LANES), fold.value.dtype
+        if fold.combine not in ("max", "min") or dtype.kind != "float":
+            return Partials(self.b, fold, slot)
+        nans = self.alloca(type_of(register_type(dtype), LANES))
+        self.b.store(constant(register_type(dtype), 0, LANES), nans)
+        return Extremes(self.b, fold, slot, nans)
 
     def _fold_lanes(self, fold: Fold, x: Value) -> Value:
         if fold.value.dtype in (float16, bfloat16):
@@ -418,24 +423,6 @@ _STATEMENTS: dict[type[Stmt], Callable[..., None]] = {
     If: _Emitter._if,
     While: _Emitter._while,
 }
-
-
-def combine(by: str, x: Value, y: Value, dtype: DType) -> Value:
-    """Two partials into one."""
-    return PRIMITIVES[COMBINES[by]](x, y, dtype)
-
-
-def fold_tree(fold: Fold, partials: list[Value]) -> Value:
-    """The LANES partials by halves: j with j + 8, then j + 4, j + 2, j + 1.
-
-    Partials that are not given are identities, which change no other: a sum that began with 0 is not -0.
-    """
-    half = LANES // 2
-    while half:
-        partials = [combine(fold.combine, partials[j], partials[j + half], fold.value.dtype) if j + half < len(partials)
-                    else partials[j] for j in range(min(half, len(partials)))]
-        half //= 2
-    return partials[0]
 
 
 def _written(body: Body) -> frozenset[Buffer]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from mainspring.compile.vectormath import exponential, special, trigonometric
-from mainspring.compile.vectormath.values import Value, suffix
+from mainspring.compile.vectormath.values import Builder, Facts, Value, suffix
 
 MATH: dict[str, Callable[..., Value]] = {
     "exp": exponential.exp,
@@ -54,18 +54,21 @@ def math(op: str, *args: Value) -> Value:
         args = tuple([a.splat() for a in args])
         x = args[0]
     caller = x.b.function
-    name = f"math.{op}.{suffix(x.raw.type)}"
+    name = f"math.{op}.{suffix(x.raw.type)}{'.kept' * x.b.facts.kept}"
     callee = x.b.module.globals.get(name)
     if callee is None:
-        callee = _emit(caller, name, MATH[op], [a.raw.type for a in args])
+        callee = _emit(caller, name, MATH[op], [a.raw.type for a in args], x.b.facts)
     return Value(x.b, x.b.call(callee, [a.raw for a in args]))
 
 
-def _emit(caller: ir.Function, name: str, formula: Callable[..., Value], types: list[ir.Type]) -> ir.Function:
+def _emit(caller: ir.Function, name: str, formula: Callable[..., Value], types: list[ir.Type],
+          facts: Facts) -> ir.Function:
     callee = ir.Function(caller.module, ir.FunctionType(types[0], types), name)
     callee.linkage = "internal"
+    if facts.kept:  # elsewhere its constants would not stay
+        callee.attributes.add("alwaysinline")
     for attribute in caller.attributes:
         set.add(callee.attributes, attribute)
-    b = ir.IRBuilder(callee.append_basic_block("entry"))
+    b = Builder(callee.append_basic_block("entry"), facts)
     b.ret(formula(*[Value(b, a) for a in callee.args]).raw)
     return callee

@@ -28,11 +28,11 @@ def nearest(x: Value, t: Format) -> tuple[Value, Value]:
 
 
 def reduce_exp(x: Value, t: Format, more: int = 0) -> tuple[Value, Value]:
-    """x = n ln2 + r with |r| <= ln2 / 2: r, and n + more in the low bits of an integer, the high ones being of no use."""
+    """x = n ln2 + r with |r| <= ln2 / 2: r, and magic + n + more, whose low bits are the integer n + more."""
     magic = t.magic + more
     shifted = x.fma(t.log2e, magic)
     less = shifted.like(magic) - shifted
-    return less.fma(t.ln2_lo, less.fma(t.ln2_hi, x)), shifted.bits(t.integer)
+    return less.fma(t.ln2_lo, less.fma(t.ln2_hi, x)), shifted
 
 
 def reduced_expm1(r: Value, t: Format) -> Value:
@@ -41,13 +41,15 @@ def reduced_expm1(r: Value, t: Format) -> Value:
 
 
 def scale(m: Value, n: Value, x: Value, t: Format) -> Value:
-    """(1 + m) 2^(n - 2 bias), n in the low bits of an integer, for any `x` of the exponent's sign.
+    """(1 + m) 2^(n - magic - 2 bias) for any `x` of the exponent's sign; right up to the largest and the subnormal results.
 
-    One factor is a power of two that is large for positive x and small for negative, the other one is what is missing: this is
-    right up to the largest and the subnormal results.
+    Where no instruction does it, one factor is a power of two that is large for positive x and small for negative, the other
+    one is what is missing.
     """
+    if m.scales:
+        return (m + 1).scaled(n - (t.magic + 2 * t.bias))
     factor = (x.bits(t.integer) < 0).where(x.like(2.0 ** -(t.bias // 2 + 1)), 2.0 ** (t.bias // 2 + 1))
-    missing = ((n << t.mantissa) - factor.bits(t.integer)).bits(t.elem)
+    missing = ((n.bits(t.integer) << t.mantissa) - factor.bits(t.integer)).bits(t.elem)
     return m.fma(missing, missing) * factor
 
 
@@ -63,7 +65,7 @@ def exp_normal(x: Value) -> Value:
     """e^x where the result is known to be a normal number; no promise about NaN."""
     t = format_of(x)
     r, n = reduce_exp(x, t, t.bias)
-    power = (n << t.mantissa).bits(t.elem)
+    power = (n.bits(t.integer) << t.mantissa).bits(t.elem)
     return reduced_expm1(r, t).fma(power, power)
 
 
@@ -76,15 +78,15 @@ def exp2(x: Value) -> Value:
     x = clamp(x, t.exp2_low, t.exp2_high)
     magic = t.magic + 2 * t.bias
     shifted = x + magic
-    n, r = shifted.bits(t.integer), x - (shifted - magic)
-    return scale(r.fma(polynomial(r, t.exp2), 1.0) - 1, n, x, t)
+    r = x - (shifted - magic)
+    return scale(r.fma(polynomial(r, t.exp2), 1.0) - 1, shifted, x, t)
 
 
 def expm1(x: Value) -> Value:
     t = format_of(x)
     r, n = reduce_exp(clamp(x, t.expm1_low, t.exp_high), t, t.bias - 1)
     m = (r * r).fma(polynomial(r, t.expm1), r)
-    half = (n << t.mantissa).bits(t.elem)  # 2^n itself may not exist
+    half = (n.bits(t.integer) << t.mantissa).bits(t.elem)  # 2^n itself may not exist
     small = half.eq(0.5).where(m, half.fma(m, half - 0.5) * 2)
     return keep_zero(x, small)
 

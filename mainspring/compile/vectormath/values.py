@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -80,12 +81,28 @@ def call(b: ir.IRBuilder, name: str, result: ir.Type, arguments: list[ir.Value])
     return b.call(function(b.module, name, result, [a.type for a in arguments]), arguments)
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What formulas may count on: `scales`, an instruction for x 2^n; `kept`, registers enough for their constants."""
+
+    scales: bool = False
+    kept: bool = False
+
+
+class Builder(ir.IRBuilder):
+    """Writes a block for a machine of which `facts` tells."""
+
+    def __init__(self, block: ir.Block, facts: Facts = Facts()):
+        super().__init__(block)
+        self.facts = facts
+
+
 class Value:
     """An LLVM value in a block being written, scalar (`lanes` 0) or vector (`lanes` LANES)."""
 
     __slots__ = ("b", "elem", "lanes", "raw")
 
-    def __init__(self, b: ir.IRBuilder, raw: ir.Value):
+    def __init__(self, b: Builder, raw: ir.Value):
         self.b, self.raw = b, raw
         vector = isinstance(raw.type, ir.VectorType)
         self.elem: ir.Type = raw.type.element if vector else raw.type
@@ -99,7 +116,15 @@ class Value:
 
     def like(self, value: Value | bool | int | float) -> Value:
         """`value` beside this one: a number becomes a constant of this element type."""
-        return value if isinstance(value, Value) else Value(self.b, constant(self.elem, value, self.lanes))
+        if isinstance(value, Value):
+            return value
+        raw = constant(self.elem, value, self.lanes)
+        return Value(self.b, self._kept(raw) if self.b.facts.kept and self.lanes and self.elem is F32 and value else raw)
+
+    def _kept(self, raw: ir.Constant) -> ir.Value:
+        """`raw` through an empty instruction: a value that LLVM moves out of loops, where constants are read at each use."""
+        hidden = ir.InlineAsm(ir.FunctionType(raw.type, [raw.type]), "", "=v,0", False)
+        return self.b.call(hidden, [raw], attrs=("nounwind", "readnone"))
 
     def splat(self) -> Value:
         """This scalar in all lanes (a vector is itself)."""
@@ -245,6 +270,16 @@ class Value:
 
     def sqrt(self) -> Value:
         return self.intrinsic("sqrt")
+
+    @property
+    def scales(self) -> bool:
+        """Whether an instruction does `scaled`."""
+        return self.b.facts.scales and self.lanes > 0 and self.elem is F32
+
+    def scaled(self, n: Value) -> Value:
+        """self * 2^n of whole `n`, rounded once, where this `scales`."""
+        masked = [self.raw, n.raw, self.raw, ir.Constant(I16, -1), ir.Constant(I32, 4)]  # all lanes, rounded as always
+        return Value(self.b, call(self.b, "llvm.x86.avx512.mask.scalef.ps.512", self.raw.type, masked))
 
     def copysign(self, sign: Any) -> Value:
         return self.intrinsic("copysign", sign)

@@ -45,17 +45,18 @@ def run(body: Body, arrays: dict[Buffer, np.ndarray], scratch: tuple[Buffer, ...
     function(*[a.ctypes.data for a in arrays.values()], room.ctypes.data + -room.ctypes.data % 64, 0, tasks)
 
 
-def elementwise(op: str, *inputs: np.ndarray, role: str = "vector") -> np.ndarray:
+def elementwise(op: str, *inputs: np.ndarray, role: str = "vector", target: Target | None = None) -> np.ndarray:
     """The primitive `op` of arrays of one size."""
     n = inputs[0].size
     i = S.var("i", n)
     buffers = [Buffer(f"x{k}", as_dtype(x.dtype), n) for k, x in enumerate(inputs)]
-    return evaluate(S.apply(op, *[load(b, i) for b in buffers]), i, dict(zip(buffers, inputs, strict=True)), role)
+    return evaluate(S.apply(op, *[load(b, i) for b in buffers]), i, dict(zip(buffers, inputs, strict=True)), role, target)
 
 
-def evaluate(value: S.Expr, i: S.Expr, arrays: dict[Buffer, np.ndarray], role: str = "vector") -> np.ndarray:
+def evaluate(value: S.Expr, i: S.Expr, arrays: dict[Buffer, np.ndarray], role: str = "vector",
+             target: Target | None = None) -> np.ndarray:
     """`value` for all i, as an array."""
     out = Buffer("out", value.dtype, i.attr[1])
     result = np.zeros(out.size, out.dtype.numpy)
-    run((loop(i, (store(out, i, value),), role),), {**arrays, out: result})
+    run((loop(i, (store(out, i, value),), role),), {**arrays, out: result}, target=target)
     return result

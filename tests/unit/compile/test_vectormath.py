@@ -7,11 +7,13 @@ NumPy has no long double function. Every table entry was also swept densely when
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import scipy.special
 
+from mainspring.compile.target import native
 from mainspring.ir.primitives import SCALARS
 from mainspring.types.dtype import as_dtype
 from tests.unit.compile.native import elementwise
@@ -103,6 +105,13 @@ def test_a_scalar_has_the_bits_of_a_lane(op: str) -> None:
         x = samples(dtype, TABLE.get(op, (0, 0, [(-4, 30)], True))[2], True, count=400)
         lanes, scalars = (elementwise(op, x, role=role).view(f"i{x.itemsize}") for role in ("vector", "serial"))
         np.testing.assert_array_equal(lanes, scalars)
+
+
+@pytest.mark.parametrize("op", ["exp", "exp2", "sinh", "tanh", "log", "erf"])
+def test_wider_instructions_give_the_same_bits(op: str) -> None:
+    x = samples(np.float32, TABLE[op][2], True, count=4000)
+    wide, narrow = (elementwise(op, x, target=target) for target in (native(), replace(native(), has=frozenset({"avx2"}))))
+    np.testing.assert_array_equal(wide.view(np.int32), narrow.view(np.int32))
 
 
 ODD = ["expm1", "log1p", "tanh", "sinh", "asinh", "atanh", "sin", "tan", "asin", "atan", "erf", "erfinv"]
