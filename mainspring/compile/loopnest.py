@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from mainspring.compile.abreast import ABREAST, MOST, abreast
 from mainspring.compile.canonical import canonical
 from mainspring.compile.choose import Decide, problem
 from mainspring.compile.fusion.fuse import Fuser
-from mainspring.compile.fusion.grouping import Group
+from mainspring.compile.fusion.grouping import FEW_ROWS, Group
 from mainspring.compile.inline import Element, at_flat, flat_index, space_of
 from mainspring.compile.loops import (
     LANES,
@@ -269,6 +270,7 @@ class _Row:
         self.scratch: dict[Node, Buffer] = {}
         self.results: list[Buffer] = []  # of the chunks of long rows
         self.flops = 0  # an element
+        self.together = self._together()
         self._keep()
 
     def is_row(self, v: Node) -> bool:
@@ -292,6 +294,16 @@ class _Row:
                 users[u].append(found[v])
         return found
 
+    @property
+    def _count(self) -> int:
+        """How many passes there are."""
+        return max(self.pass_of.values(), default=0) + 1
+
+    def _together(self) -> int:
+        """Rows done abreast: where a pass waits for the one before it, as many as there is room for."""
+        fit = [n for width, n in ABREAST if self.width <= width and n <= min(self.rows // FEW_ROWS, MOST // len(self.pass_of))]
+        return fit[0] if fit and self._count > 1 else 1
+
     def _keep(self) -> None:
         """What later passes do about a full value of an earlier one: read the stored result, compute again, or scratch."""
         stored = set(self.group.stored)
@@ -308,14 +320,13 @@ class _Row:
         return cheap and all(self.is_row(w) or w in self.group.stored for w in self.operands[u])
 
     def kernel(self) -> Kernel:
-        members = self.group.members
-        count = max([self.pass_of[v] for v in members], default=0) + 1
+        count = self._count
         body: list[Stmt] = self._scalars(-1)
         for number in range(count):
             body += self._pass(number, self._ahead(body) if number == 1 else [])
             body += self._scalars(number)
-        return self.nest.kernel("row", self.rows, self.row, tuple(body), self.group, (*self.scratch.values(), *self.results),
-                                self.flops * self.rows * self.width)
+        task, stmts, scratch = abreast(tuple(body), self.row, (*self.scratch.values(), *self.results), self.together)
+        return self.nest.kernel("row", task.attr[1], task, stmts, self.group, scratch, self.flops * self.rows * self.width)
 
     def _element(self, number: int) -> Element:
         def leaf(of: Node, index: tuple[Expr, ...], guard: Expr | None) -> Expr:
@@ -369,7 +380,7 @@ class _Row:
         loads = [x for stmt in before if isinstance(stmt, (For, Reduce)) for x in s.walk(*all_expressions(stmt))
                  if x.op == "load" and x.args[0] is self.place]
         written = [self.nest.buffer_of(v) for v in self.group.stored if not self.is_row(v)]
-        following = self.place + self.width
+        following = self.place + self.width * self.together
         return [*(Prefetch(b, following) for b in dict.fromkeys(x.attr for x in loads) if b not in written),
                 *(Prefetch(b, following, True) for b in written)]
 

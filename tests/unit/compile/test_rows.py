@@ -110,3 +110,16 @@ def test_a_nan_anywhere_in_a_row_is_its_maximum(place: int) -> None:
     x[3, place] = np.nan
     found = np.asarray(ms.jit(lambda x: ms.max(x, axis=-1))(ms.asarray(x)))
     np.testing.assert_array_equal(found, x.max(-1))
+
+
+@pytest.mark.parametrize("name", ["softmax", "layer_norm"])
+@pytest.mark.parametrize("width", [5, 100, 700])
+def test_rows_done_abreast_have_the_bits_of_rows_done_alone(name: str, width: int) -> None:
+    function, x = ms.jit(WHOLE[name]), normal(67, width)
+    assert compiled(WHOLE[name], ms.asarray(x))[0].tasks == (17 if width < 128 else 34)
+    together = np.asarray(function(ms.asarray(x)))
+    alone = np.concatenate([np.asarray(function(ms.asarray(x[k : k + 1]))) for k in (0, 3, 65, 66)])
+    np.testing.assert_array_equal(together[[0, 3, 65, 66]].view(np.int32), alone.view(np.int32))
+    with flags.override(backend="python"):
+        loops = np.asarray(ms.jit(WHOLE[name])(ms.asarray(x)))
+    np.testing.assert_allclose(loops, together, rtol=1e-5, atol=1e-6)
