@@ -22,8 +22,8 @@ from mainspring.base import flags
 from mainspring.base.errors import CompileError
 from mainspring.compile.target import Target, native
 
-llvm.initialize_all_targets()
-llvm.initialize_all_asmprinters()
+llvm.initialize_native_target()
+llvm.initialize_native_asmprinter()
 llvm.initialize_native_asmparser()
 # Machine LICM moves the constants of an epilogue's polynomials out of the loops around it, into registers that the product's
 # accumulators need: erf after a matmul then costs three times as much. Constants are read as memory operands just as fast.
@@ -32,8 +32,17 @@ llvm.set_option("mainspring", "-disable-machine-licm")
 SPEED_LEVEL = 2
 
 
+@cache
+def _all_targets() -> None:
+    """What LLVM knows of other machines: 8 MB, for those who compile for them."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+
+
 def _machine(target: Target) -> llvm.TargetMachine:
     """A target machine of its own: LLVM's are not to be shared between threads."""
+    if target.triple != native().triple:
+        _all_targets()
     return llvm.Target.from_triple(target.triple).create_target_machine(
         cpu=target.cpu, features=target.features, opt=SPEED_LEVEL, reloc="pic", codemodel="small")
 
