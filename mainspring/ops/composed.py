@@ -303,7 +303,7 @@ def group_norm(x: Any, groups: int, weight: Any = None, bias: Any = None, /, *, 
 
     def mean(x: Any) -> Any:
         """The mean of each channel's group: channels stay side by side, as they lie in memory."""
-        of_groups = reduce.sum(reshape(reduce.sum(x, axis=1), (batch, groups, -1)), axis=-1, keepdims=True)
+        of_groups = reduce.sum(reshape(reduce.sum(x, axis=1), (batch, groups, channels // groups)), axis=-1, keepdims=True)
         of_channels = broadcast(of_groups, (batch, groups, channels // groups))
         return reshape(of_channels, (batch, 1, channels)) / (positions * channels // groups)
 

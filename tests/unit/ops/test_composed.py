@@ -130,6 +130,12 @@ def test_affine_norms():
     assert_gradients(c.rms_norm, z, w)
 
 
+def test_a_batch_of_none_is_normalized_to_none():
+    for function in (c.layer_norm, c.instance_norm, lambda x: c.group_norm(x, 2)):
+        assert function(ms.ones((0, 3, 4))).shape == (0, 3, 4)
+
+
+
 def test_second_derivatives_of_norms_and_softmax():
     for function in (c.layer_norm, c.softmax, c.log_softmax, c.gelu):
         assert_gradients(ms.grad(lambda x, f=function: ms.sum(ms.sin(f(x)))), X)
