@@ -25,8 +25,17 @@ BURST = 24  # lines asked for at once; more would wait for each other
 def results(stored: Sequence[Buffer], at: Expr, row: Expr, columns: int) -> Iterator[For]:
     """The lines of each `stored` buffer in which a tile's results lie: rows of `at`, by `row`, of so many `columns`."""
     for buffer in stored:
-        for column in range(0, columns, LINE // buffer.dtype.itemsize):
-            yield _each(row, Prefetch(buffer, at + column, write=True), "unroll")
+        yield from _lines(buffer, at, row, columns, True)
+
+
+def operand(buffer: Buffer, at: Expr, row: Expr, columns: int) -> Iterator[For]:
+    """The same of a `buffer` that the results are made with."""
+    yield from _lines(buffer, at, row, columns, False)
+
+
+def _lines(buffer: Buffer, at: Expr, row: Expr, columns: int, write: bool) -> Iterator[For]:
+    for column in range(0, columns, LINE // buffer.dtype.itemsize):
+        yield _each(row, Prefetch(buffer, at + column, write=write), "unroll")
 
 
 def following(panels: Buffer, at: Expr, part: Expr, parts: int, size: int) -> tuple[For, ...]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, Store, Write, load
+from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, Store, Write, expressions, load
 from mainspring.compile.products import ahead
 from mainspring.compile.products.blocking import COPIED, NEAR_BYTES, Blocking, way_of
 from mainspring.compile.products.dots import SHIFT, WORD, narrow
@@ -323,13 +323,18 @@ class Tiled:
         return [*chain, reg.over(value, *of.epilogue(of.dims.domain, index))]
 
     def _results_ahead(self, place: tuple[Expr, Expr, Expr]) -> Iterator[Stmt]:
-        """The lines that a tile's results go to, if its columns are neighbours there."""
+        """The lines that a tile's results go to, and those that its epilogue reads, if its columns are neighbours there."""
         of, (b, tile, panel) = self.of, place
         if of.dims.columns[-1:] != [len(of.dims.domain) - 1]:
             return
-        i = s.var("ei", self.mr)
-        at = ravel(of.dims.index(b, self.first_row(tile) + i, panel * self.nr), of.dims.domain)
+        i, n = s.var("ei", self.mr), s.var("column", of.n)
+        index, begin = of.dims.index(b, self.first_row(tile) + i, n), {n: panel * self.nr}.get
+        at = s.substitute(ravel(index, of.dims.domain), begin)
         yield from ahead.results([of.nest.buffer_of(v) for v in of.group.stored], at, i, self.nr)
+        read = [x for x in s.walk(*[e for stmt in of.epilogue(of.dims.domain, index) for e in expressions(stmt)])
+                if x.op == "load" and {i, n} <= set(s.walk(x.args[0])) and s.affine(x.args[0])[0].get(n) == 1]
+        for x in dict.fromkeys(read):
+            yield from ahead.operand(x.attr, s.substitute(x.args[0], begin), i, self.nr)
 
     def _finish_parts(self, parts: Buffer, place: tuple[Expr, Expr, Expr]) -> For:
         """The results of a tile whose chunks lie in `parts`."""
