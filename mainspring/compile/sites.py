@@ -41,7 +41,7 @@ def product_site(text: str, e: Extents, target: Target, default: Blocking) -> Si
 def _product_facts(e: Extents, target: Target, b: Blocking) -> dict[str, float]:
     tiles, panels = -(-e.m // b.rows), -(-e.n // b.columns)
     tasks = e.batch * -(-tiles // b.tiles) * -(-panels // b.panels) * (e.chunks if b.deep else 1)
-    each = LANES * e.dtype.itemsize / target.vector_bytes
+    each, vectors = LANES * e.dtype.itemsize / target.vector_bytes, b.columns / LANES
     log = {name: math.log2(value) for name, value in (
         ("batch", e.batch), ("m", e.m), ("n", e.n), ("k", e.k), ("work", e.batch * e.m * e.n * e.k), ("tasks", tasks),
         ("left block", b.tiles * b.rows * e.k * e.dtype.itemsize), ("panel", e.k * b.columns * e.dtype.itemsize),
@@ -56,9 +56,9 @@ def _product_facts(e: Extents, target: Target, b: Blocking) -> dict[str, float]:
         "plain": float(e.plain),
         "deep": float(b.deep),
         "rows": float(b.rows),
-        "vectors": float(b.vectors),
-        "registers": b.rows * b.vectors * each / target.vector_registers,
-        "loads": (b.rows + b.vectors * each) / (b.rows * b.vectors * each),  # a multiply-add
+        "vectors": vectors,
+        "registers": b.rows * vectors * each / target.vector_registers,
+        "loads": (b.rows + vectors * each) / (b.rows * vectors * each),  # a multiply-add
         "waste of rows": tiles * b.rows / e.m - 1,
         "waste of columns": panels * b.columns / e.n - 1,
     }

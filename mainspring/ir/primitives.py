@@ -142,6 +142,8 @@ SCALARS: dict[str, Scalar] = {
     "dot_i8": Scalar(3, lambda z, x, y: _dot_integers(z, x, y, 8), flops=8),
     "dot_i16": Scalar(3, lambda z, x, y: _dot_integers(z, x, y, 16), flops=4),
     "dot_u8": Scalar(3, lambda z, x, y: _dot_integers(z, x, y, 8, unsigned=True), flops=8),
+    # its argument, which whole and half vectors of a tile shall read from one register
+    "held": Scalar(1, np.positive, flops=0),
     # conversion: the result dtype is given in `attr`
     "cast": Scalar(1, lambda x, dtype: _cast(x, dtype), "attr", flops=0),  # float to int truncates; to bool is x != 0
     "bitcast": Scalar(1, lambda x, dtype: np.asarray(x).view(dtype), "attr", flops=0),

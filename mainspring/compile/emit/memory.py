@@ -28,6 +28,8 @@ from mainspring.compile.vectormath.values import (
 )
 
 _REVERSE = ir.Constant(ir.VectorType(I32, LANES), list(range(LANES - 1, -1, -1)))
+_LOWER = ir.Constant(ir.VectorType(I32, LANES // 2), list(range(LANES // 2)))
+_BESIDE = ir.Constant(ir.VectorType(I32, LANES), list(range(LANES)))
 
 
 class Memory:
@@ -64,6 +66,19 @@ class Memory:
             lanes = self._reversed(mask.raw) if backwards else mask.raw
             raw = self._masked("load", t, address, [lanes, Literal(t, "zeroinitializer")], align, 0)
         return self._reversed(raw) if backwards else raw
+
+    def _lower(self, raw: ir.Value) -> ir.Value:
+        """The lower half of the lanes."""
+        return self.b.shuffle_vector(raw, poison(raw.type), _LOWER)
+
+    def _beside_zeros(self, raw: ir.Value) -> ir.Value:
+        """LANES of which these are the lower half."""
+        return self.b.shuffle_vector(raw, Literal(raw.type, "zeroinitializer"), _BESIDE)
+
+    def _held(self, raw: ir.Value) -> ir.Value:
+        """`raw` through an empty instruction, equal ones of which are one: LLVM would fill a register for every width."""
+        empty = ir.InlineAsm(ir.FunctionType(raw.type, [raw.type]), "", "=v,0")
+        return self.b.call(empty, [raw], attrs=("readnone", "nounwind"))
 
     def _load_runs(self, buffer: Buffer, first: Value, places: Sequence[int], active: Sequence[bool],
                    runs: Sequence[tuple[int, int]]) -> ir.Value:

@@ -290,6 +290,7 @@ PRIMITIVES: dict[str, Callable[..., Value]] = {
     "mul": lambda x, y, dtype: rounded(x * y, dtype),
     "div": lambda x, y, dtype: rounded(x / y, dtype),
     "fma": lambda x, y, z, dtype: rounded(x.fma(y, z), dtype) if dtype.kind == "float" else x * y + z,
+    "held": lambda x, dtype: x,
     "neg": lambda x, dtype: -x,
     "abs": _absolute,
     "trunc_div": _trunc_div,

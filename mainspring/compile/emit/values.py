@@ -24,12 +24,13 @@ from mainspring.compile.loops import LANES, Buffer, Write
 from mainspring.compile.target import Target
 from mainspring.compile.vectormath.values import I1, I8, I32, I64, Value, type_of
 from mainspring.ir.scalar import Expr, affine, is_const, show
-from mainspring.types.dtype import bool_, int64, uint32
+from mainspring.types.dtype import bool_, float32, float64, int64, uint32
 
 _AFFINE = ("add", "sub", "mul", "floordiv", "mod")
 _TESTS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<="}
 
 LANE_NUMBERS = ir.Constant(ir.VectorType(I8, LANES), list(range(LANES)))
+_HALF = tuple([i < LANES // 2 for i in range(LANES)])
 _IOTA = ir.Constant(ir.VectorType(I64, LANES), list(range(LANES)))
 
 
@@ -45,6 +46,7 @@ _FOLDED: dict[str, Callable[[Any, Any], Any]] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,
     "mul": lambda a, b: a * b,
+    "min": min,
 }
 
 
@@ -57,6 +59,11 @@ class Chunk:
     mask: Value | None
     start: Pattern  # what is known of base
     active: tuple[bool, ...] | None = (True,) * LANES  # the lanes that exist, if that is known
+
+    @property
+    def half(self) -> bool:
+        """Whether the lanes that exist are known to be the lower half: in a register of half the width."""
+        return self.active == _HALF
 
     @property
     def aligned(self) -> bool:
@@ -156,6 +163,10 @@ class Values(Memory):
             return self._split(x, args)
         if x.op in DOT_PRODUCTS:
             return dot(x.op, *args, self.target)
+        if x.op == "held" and self.chunk is not None and x.dtype is float32 and "avx512" in self.target.has:
+            return Value(self.b, self._held(args[0].splat().raw))
+        if x.op == "fma" and self._by_half and x.dtype in (float32, float64) and any(a.lanes for a in args):
+            return Value(self.b, self._beside_zeros(Value.fma(*[Value(self.b, self._lower(a.splat().raw)) for a in args]).raw))
         if x.dtype is int64 and x.op in _FOLDED:
             a, c = fixed(args[0]), fixed(args[1])
             if a is not None and c is not None:
@@ -292,6 +303,10 @@ class Values(Memory):
             return guard.splat() if guard is not None else mask
         return mask & guard
 
+    @property
+    def _by_half(self) -> bool:
+        return self.chunk is not None and self.chunk.half
+
     def _load(self, x: Expr, guard: Value | None, fill: Value | None) -> Value:
         buffer, index = x.attr, x.args[0]
         stride, ratio = self.stride(index), x.dtype.itemsize // buffer.dtype.itemsize
@@ -304,7 +319,10 @@ class Values(Memory):
             mask = Value(self.b, self._hidden(mask.raw))  # type: ignore[union-attr]
         t = type_of(memory_type(x.dtype), LANES)
         align = buffer.dtype.itemsize
-        if stride in (ratio, -ratio):
+        if stride == ratio and guard is None and self._by_half:
+            run = self.b.load(self._address(buffer, self.first(index)), typ=ir.VectorType(t.element, LANES // 2), align=align)
+            raw = self._beside_zeros(run)
+        elif stride in (ratio, -ratio):
             first = self.first(index) + (0 if stride > 0 else ratio - ratio * LANES)
             raw = self._load_run(t, self._address(buffer, first), mask, align, stride < 0)
         else:
@@ -346,6 +364,9 @@ class Values(Memory):
             self._write_one(self._address(write.buffer, self.value(write.index)), value, guard, align)
             return
         mask, value = self.mask(guard), value.splat()
+        if stride == 1 and guard is None and self._by_half:
+            self.b.store(self._lower(value.raw), self._address(write.buffer, self.first(write.index)), align=align)
+            return
         if stride in (1, -1):
             first = self.first(write.index) + (0 if stride == 1 else 1 - LANES)
             self._store_run(value.raw, self._address(write.buffer, first), mask, align, stride < 0)

@@ -21,6 +21,7 @@ from mainspring.types.dtype import DType
 
 COPIED = ("across", "columns", "rows")  # ways of the left operand that copy it into the task's memory
 ACROSS_COLUMNS = 96  # from so many columns of a task on, rows that lie in place are copied across
+MOST_VECTORS = 4  # of a register tile, where there are registers enough
 SHARES = (2, 8)  # threads that tasks are to be dealt to evenly
 MIN_DEEP = 2048  # a shorter k is not worth kernels of their own for its chunks, unless measured
 WAYS = 8  # of a second-level cache: lines that lie its size / WAYS apart share a set of so many
@@ -36,6 +37,7 @@ class Extents:
         direct: whether the right can be read where it lies, in whole panels; `stride`: bytes between its rows.
         of_right: batches of which the right operand is another one.
         plain: whether results are stored as they are, without an epilogue.
+        run: neighbouring rows that lie evenly spaced, where not all do ("bases").
         repeated: whether the product stands in a loop, out of which a kernel that packs a constant operand moves.
         splits: whether chunks may be tasks of their own.
         alone: whether one thread has all tasks.
@@ -52,6 +54,7 @@ class Extents:
     stride: int
     of_right: int
     plain: bool
+    run: int = 1
     repeated: bool = False
     splits: bool = False
     alone: bool = False
@@ -66,6 +69,7 @@ class Extents:
 class Blocking:
     """A register tile of `rows` × `vectors`·LANES; a task is `tiles` row tiles × `panels` panels of columns.
 
+    half: of the last vector of a panel there is the lower half.
     right: "place" (read where it lies), "task" (packed by each task), or "kernel" (packed by a kernel before).
     deep: a task is one chunk of k alone, for all panels; a kernel after sums the chunks.
     """
@@ -76,16 +80,17 @@ class Blocking:
     panels: int
     right: str
     deep: bool = False
+    half: bool = False
 
     @property
     def name(self) -> str:
         """As candidates are called."""
-        return f"{self.rows}x{self.vectors} {self.tiles}x{self.panels} {self.right}{' deep' * self.deep}"
+        return f"{self.rows}x{self.columns / LANES:g} {self.tiles}x{self.panels} {self.right}{' deep' * self.deep}"
 
     @property
     def columns(self) -> int:
         """Columns of a panel."""
-        return self.vectors * LANES
+        return self.vectors * LANES - self.half * LANES // 2
 
 
 def way_of(way: str, b: Blocking) -> str:
@@ -114,28 +119,37 @@ def candidates(e: Extents, target: Target) -> Iterator[Blocking]:
 
 
 def _deep(e: Extents, target: Target) -> Iterator[Blocking]:
-    for rows, vectors in _tiles(e, target):
-        tiles, panels = -(-e.m // rows), -(-e.n // (vectors * LANES))
-        yield from (Blocking(rows, vectors, t, panels, "task", True) for t in _parts(tiles))
+    for tile in _tiles(e, target):
+        yield from (replace(tile, tiles=t, right="task", deep=True) for t in _parts(tile.tiles))
 
 
 def _whole(e: Extents, target: Target) -> Iterator[Blocking]:
-    for rows, vectors in _tiles(e, target):
-        tiles, panels = -(-e.m // rows), -(-e.n // (vectors * LANES))
+    for tile in _tiles(e, target):
         for right in ("place", "task", "kernel"):
-            if (right == "place" and not (e.direct and e.n % (vectors * LANES) == 0)) or (right == "task" and e.repeated):
+            if (right == "place" and not (e.direct and e.n % tile.columns == 0)) or (right == "task" and e.repeated):
                 continue
-            for t in _parts(tiles):
-                for p in _parts(panels):
-                    yield Blocking(rows, vectors, t, p, right)
+            for t in _parts(tile.tiles):
+                for p in _parts(tile.panels):
+                    yield Blocking(tile.rows, tile.vectors, t, p, right, half=tile.half)
 
 
-def _tiles(e: Extents, target: Target) -> Iterator[tuple[int, int]]:
-    """Register tiles: as many accumulators as fit, or a few less, so that rows come out even."""
-    registers = target.accumulators(e.dtype)
-    for vectors in range(1, min(2 if registers >= 16 else 1, -(-e.n // LANES)) + 1):
-        most = max(1, registers // vectors)
-        yield from ((rows, vectors) for rows in range(min(most, e.m), max(0, min(most, e.m) * 2 // 3 - 1), -1))
+def _tiles(e: Extents, target: Target) -> Iterator[Blocking]:
+    """Register tiles, in a task of all: as many accumulators as fit, or a few less, so that rows come out even."""
+    each = target.lane_registers(e.dtype)
+    registers = target.accumulators(e.dtype) * each
+    for vectors, half in _widths(e, target):
+        columns, taken = vectors * LANES - half * LANES // 2, vectors * each - half * (each // 2)
+        most = min(e.m, max(1, registers // taken))
+        for rows in range(most, max(0, most * 2 // 3 - 1), -1):
+            yield Blocking(rows, vectors, -(-e.m // rows), -(-e.n // columns), "kernel", half=half)
+
+
+def _widths(e: Extents, target: Target) -> Iterator[tuple[int, bool]]:
+    """Vectors of a register tile, and whether the last is half a one: where columns do not fill a whole one."""
+    most, filled = (MOST_VECTORS if target.accumulators(e.dtype) >= 16 else 1), -(-e.n // LANES)
+    yield from ((vectors, False) for vectors in range(1, min(most, filled) + 1))
+    if 0 < e.n % LANES <= LANES // 2:
+        yield from ((vectors, True) for vectors in range(1, min(max(most, 2), filled) + 1))
 
 
 @cache
@@ -164,7 +178,7 @@ def cost(e: Extents, b: Blocking, target: Target, shares: tuple[int, ...] = ()) 
         + _first(e, b, each, target) + costs.task
     total = task * sum([-(-tasks // n) for n in shares])  # those of the slowest thread
     if b.right == "kernel" and not e.repeated:
-        packed = e.of_right * panels * e.k * b.vectors * each * (costs.kernel if e.direct else costs.kernel_across)
+        packed = e.of_right * panels * e.k * b.columns / LANES * each * (costs.kernel if e.direct else costs.kernel_across)
         total += sum([packed / n + costs.barrier for n in shares])
     return total
 
@@ -172,10 +186,10 @@ def cost(e: Extents, b: Blocking, target: Target, shares: tuple[int, ...] = ()) 
 def _step(e: Extents, b: Blocking, each: int, target: Target) -> float:
     """Cycles of one k of a register tile."""
     costs = target.costs
-    size, registers = e.dtype.itemsize, b.vectors * each
+    size, registers = e.dtype.itemsize, b.columns / LANES * each
     left, right = b.rows * size, b.columns * size
     way = way_of(e.way, b)
-    loads = b.rows * (2 if way == "bases" and b.rows > 8 else 1) + registers
+    loads = b.rows * (2 if way == "bases" and b.rows > 8 and e.run % b.rows else 1) + registers
     cycles = max(b.rows * registers * costs.multiply, loads * costs.load, costs.chain) + costs.step
     if way not in COPIED:
         cycles += b.rows * costs.bank
@@ -212,7 +226,7 @@ def _first(e: Extents, b: Blocking, each: int, target: Target) -> float:
 def _ends(e: Extents, b: Blocking, each: int, target: Target) -> float:
     """Cycles of a register tile beside its steps: clearing, keeping the chunks, and what follows."""
     costs = target.costs
-    registers = b.rows * b.vectors * each
+    registers = b.rows * b.columns / LANES * each
     direct = e.chunks == 1 and e.plain and e.m % b.rows == 0 and e.n % b.columns == 0
     finish = 0.0 if direct else registers * (1 + e.chunks) * costs.finish + costs.row * b.rows
     return e.chunks * (costs.chunk + registers * costs.keep) + finish

@@ -21,7 +21,7 @@ chunks are summed by a fixed binary tree. The choice of kernel, tile or panel ch
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -306,7 +306,7 @@ class Contraction:
         splits = self.chunks > 1 and self.way != "rows" and not self.lasting  # what lasts need not be packed by tasks
         return Extents(self.batch, self.m, self.n, self.steps, self.chunks, self.dtype, self.way,
                        self.right_along == "n" and self.dot is None, terms.get("k", 0) * self.right_size, of_right,
-                       len(self.group.members) == 1, self.nest.repeated or self.lasting, splits, self.nest.alone)
+                       len(self.group.members) == 1, self.run, self.nest.repeated or self.lasting, splits, self.nest.alone)
 
     @cached_property
     def lasting(self) -> bool:
@@ -361,7 +361,20 @@ class Contraction:
             return "columns"
         if self.dot or left.op != "load":
             return "rows"
-        return "place" if all(t is i or i not in set(s.walk(t)) for t in terms) else "bases"
+        return "place" if _even(terms, i) else "bases"
+
+    @cached_property
+    def run(self) -> int:
+        """Neighbouring rows that lie evenly spaced in the left operand, where not all do."""
+        width = self.dims.domain[self.dims.rows[-1]] if self.dims.rows else 1
+        run, i, k = s.var("t", self.m // width), s.var("i", width), s.var("k", self.k)
+        parts = apart(narrow(self.left_at(s.var("b", self.batch), run * width + i, k)), k) if self.way == "bases" else None
+        return width if parts is not None and _even(s.affine(parts[0])[0], i) else 1
+
+
+def _even(terms: Iterable[Expr], i: Expr) -> bool:
+    """Whether an index of these terms grows evenly with `i`."""
+    return all(t is i or i not in set(s.walk(t)) for t in terms)
 
 
 def _group_split(left: Expr, right: Expr, dims: Sequence[Expr], domain: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -1,4 +1,4 @@
-"""The register tile: rows × vectors·LANES accumulators that stay in registers while k runs.
+"""The register tile: rows × columns accumulators that stay in registers while k runs.
 
 With this you can write the inner loop of a product: `clear`, then for each k `step` (acc += left · right), then read `value` of
 each accumulator inside `over`. Contractions, attention and recurrent layers are made of it.
@@ -20,12 +20,14 @@ TOGETHER = 12  # vectors of sums that the steps written out in a row may add to
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """`rows` × `vectors`·LANES accumulators of `dtype`. Inside `over`, an accumulator is at row `i`, `column`."""
+    """`rows` × `vectors`·LANES accumulators of `dtype`; `half`: of the last vector there is the lower half. Inside `over`, an
+    accumulator is at row `i`, `column`."""
 
     rows: int
     vectors: int
     dtype: DType
     name: str = "acc"
+    half: bool = False
     acc: Buffer = field(init=False)
     i: Expr = field(init=False)
     v: Expr = field(init=False)
@@ -41,7 +43,7 @@ class Tile:
     @property
     def columns(self) -> int:
         """Columns of the tile."""
-        return self.vectors * LANES
+        return self.vectors * LANES - self.half * LANES // 2
 
     @property
     def column(self) -> Expr:
@@ -79,7 +81,8 @@ class Tile:
         return For(self.v, s.const(0, int64), s.const(self.vectors, int64), (body,), "unroll")
 
     def _lanes(self, stmts: Body) -> For:
-        return For(self.lane, s.const(0, int64), s.const(LANES, int64), stmts, "vector")
+        stop = s.apply("min", s.const(LANES, int64), self.columns - self.v * LANES) if self.half else s.const(LANES, int64)
+        return For(self.lane, s.const(0, int64), stop, stmts, "vector")
 
     def set(self, value: Expr) -> For:
         """acc = value."""
@@ -91,6 +94,8 @@ class Tile:
 
     def step(self, left: Expr, right: Expr, op: str = "") -> For:
         """acc += left · right: `left` of row `i`, `right` of `column`, at one k; words by the dot product `op`, if given."""
+        if self.half and not op:
+            left, right = (x if x.op == "load" and self.lane in s.walk(x) else s.apply("held", x) for x in (left, right))
         return self.set(s.apply(op, self.value, left, right) if op else multiply_add(left, right, self.value))
 
 

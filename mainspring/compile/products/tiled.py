@@ -47,7 +47,7 @@ class Tiled:
 
     def __init__(self, of: Any, blocking: Blocking):
         self.of, self.blocking = of, blocking
-        self.reg = Tile(blocking.rows, blocking.vectors, of.dtype)
+        self.reg = Tile(blocking.rows, blocking.vectors, of.dtype, half=blocking.half)
         self.mr, self.nr = blocking.rows, blocking.columns
         self.tiles, self.count = -(-of.m // self.mr), -(-of.n // self.nr)
         self.even = of.m % self.mr == 0
@@ -114,7 +114,9 @@ class Tiled:
         """(the right operand at k and a column of the tile, statements for `some` panels (first, stop, how many), scratch)."""
         of, column = self.of, self.reg.column
         if self.blocking.right == "place":
-            return of.product(of.dims.index(b, ZERO, panel * self.nr + column), self.k)[1], [], []
+            n = s.var("column", of.n)  # in range, so that it is found without a remainder
+            right = of.product(of.dims.index(b, ZERO, n), self.k)[1]
+            return s.substitute(right, {n: panel * self.nr + column}.get), [], []
         index = of.dims.index(b, ZERO, ZERO)
         if panels is not None:
             return load(panels, self._panel_base(b, panel) + self.k * self.nr + column), [], []
@@ -148,11 +150,13 @@ class Tiled:
     def _in_place(self, b: Expr, tile: Expr) -> Left:
         """The rows of `tile` where they lie: evenly spaced, or each from an address of its own."""
         of, i, k = self.of, self.reg.i, self.k
-        left = of.left_at(b, self.first_row(tile) + i, k)
+        even, of_run = of.way == "place" or of.run % self.mr == 0, of.run // self.mr
+        first = self.first_row(tile) if of.way == "place" or not even else tile // of_run * of.run + tile % of_run * self.mr
+        left = of.left_at(b, first + i, k)
         row, along = apart(left, k)  # type: ignore[misc]
         if self.steps is not None:
             along = load(self.steps, k)
-        if of.way == "place":
+        if even:
             return Left(load(left.attr, row + along), (), (), ())
         bases = Buffer("bases", int64, self.mr, "register")
         fill = For(i, ZERO, s.const(self.mr, int64), (Store((Write(bases, i, row),)),), "unroll")
@@ -279,7 +283,7 @@ class Tiled:
         if not self.of.shifted:
             return [], self.reg.clear(), []
         first, stop, most = some
-        one = Tile(1, self.blocking.vectors, self.of.dtype, "shift")
+        one = Tile(1, self.blocking.vectors, self.of.dtype, "shift", self.blocking.half)
         begins = Buffer("begins", self.of.dtype, most * self.nr, "scratch")
         right, = substitute_vars((Let(s.ref("right", right.dtype), right),), {self.reg.v: one.v, self.reg.lane: one.lane})
         base = (panel - first) * self.nr
@@ -318,9 +322,10 @@ class Tiled:
         if not self._direct():
             return [*chain, reg.over(Store((Write(parts, reg.place, reg.value),))), self._finish_parts(parts, place)]
         b, tile, panel = place
-        index = of.dims.index(b, tile * self.mr + reg.i, panel * self.nr + reg.column)
+        n = s.var("column", of.n)
         value = Let(of.refs[of.root], s.cast(reg.value, of.root.dtype))
-        return [*chain, reg.over(value, *of.epilogue(of.dims.domain, index))]
+        results = (value, *of.epilogue(of.dims.domain, of.dims.index(b, tile * self.mr + reg.i, n)))
+        return [*chain, reg.over(*substitute_vars(results, {n: panel * self.nr + reg.column}))]
 
     def _results_ahead(self, place: tuple[Expr, Expr, Expr]) -> Iterator[Stmt]:
         """The lines that a tile's results go to, and those that its epilogue reads, if its columns are neighbours there."""

@@ -70,3 +70,23 @@ def test_columns_are_copied_for_all_tiles_of_a_task(m: int, tiles: int) -> None:
     with choose.using(fixed(f"{min(m, 6)}x1 {min(tiles, -(-m // 6))}x3 kernel")):
         found = ms.jit(lambda a, b: ms.matmul(a.mT, b))(turned, b)
     assert found.numpy().tobytes() == ms.jit(ms.matmul)(a, b).numpy().tobytes()
+
+
+@pytest.mark.parametrize("target", ["native", "x86-64-v3"])
+@pytest.mark.parametrize("n", [8, 24, 104])
+def test_half_a_vector_of_columns_changes_no_bit(n: int, target: str) -> None:
+    a, b = operands(37, n, 150)
+    wide = ms.concat([b, ms.zeros((150, -n % 16))], axis=1)
+
+    def product(b: ms.Tensor) -> np.ndarray:
+        return ms.jit(lambda a, b: ms.relu(ms.matmul(a, b)) - 1)(a, b).numpy()
+
+    halves = [f"{rows}x{vectors}.5 {-(-37 // rows)}x{-(-n // (16 * vectors + 8))} {right}"
+              for rows in (4, 8) for vectors in (0, 1, 2) for right in ("place", "kernel")]
+    with flags.override(target=target, cache=""):
+        whole = product(wide)[:, :n].tobytes()
+        with flags.override(backend="python"):
+            assert product(b).tobytes() == whole
+        for blocking in halves:
+            with choose.using(fixed(blocking)):
+                assert product(b).tobytes() == whole
