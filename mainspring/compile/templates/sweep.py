@@ -122,7 +122,7 @@ class Sweep:
     def kernels(self, weight: Buffer, place: Place, cell: Callable[[Expr], Stmt], begin: Sequence[Stmt], end: Sequence[Stmt],
                 streams: Sequence[Stream], carried: Sequence[Buffer] = ()) -> list[Kernel | Rounds]:
         """Packing, and the sweep: `begin`, ``cell(time)`` of all steps, `end`. `place`: of weights; `streams`: of the cell."""
-        pack = self.product.pack(weight, place)
+        pack = self.product.pack(weight, place, across=self.back)
         name = "sweep_back" if self.back else "sweep"
         if not self.how.rounds:
             return [pack, self._kernel(name, self._alone(cell, begin, end, streams), carried, self.steps)]
