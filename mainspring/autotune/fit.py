@@ -25,9 +25,9 @@ from mainspring.compile.target import Target, chosen
 from mainspring.compile.target.costs import Costs
 
 #: the costs that products tell of
-FITTED = ("multiply", "load", "chain", "step", "bank", "left", "near", "right", "crossing", "colliding", "left_first",
-          "left_again", "right_first", "right_far", "lines_first", "chunk", "keep", "finish", "row", "across", "columns",
-          "rows", "pack", "pack_far", "pack_across", "kernel", "kernel_across", "barrier", "task")
+FITTED = ("multiply", "load", "chain", "step", "bank", "base", "crowd", "left", "near", "right", "crossing", "colliding",
+          "left_first", "left_again", "right_first", "right_far", "lines_first", "chunk", "keep", "finish", "row", "across",
+          "columns", "rows", "pack", "pack_far", "pack_across", "kernel", "kernel_across", "barrier", "task")
 COUNT = 24  # candidates of a product
 MIN_CASES = 6  # fewer teach nothing that holds for others
 FOLDS = 3

@@ -25,6 +25,8 @@ MOST_VECTORS = 4  # of a register tile, where there are registers enough
 SHARES = (2, 8)  # threads that tasks are to be dealt to evenly
 MIN_DEEP = 2048  # a shorter k is not worth kernels of their own for its chunks, unless measured
 WAYS = 8  # of a second-level cache: lines that lie its size / WAYS apart share a set of so many
+BASES = 8  # rows whose addresses find registers, where each lies somewhere else
+PAGE = 4096  # bytes of a way of the first-level cache, which is found by addresses within a page
 NEAR_BYTES = 128 << 10  # panels that a row tile goes through before the next tile
 
 
@@ -189,10 +191,13 @@ def _step(e: Extents, b: Blocking, each: int, target: Target) -> float:
     size, registers = e.dtype.itemsize, b.columns / LANES * each
     left, right = b.rows * size, b.columns * size
     way = way_of(e.way, b)
-    loads = b.rows * (2 if way == "bases" and b.rows > 8 and e.run % b.rows else 1) + registers
-    cycles = max(b.rows * registers * costs.multiply, loads * costs.load, costs.chain) + costs.step
+    apart = max(0, b.rows - BASES) if way == "bases" and e.run % b.rows else 0
+    loads = b.rows * (2 if apart else 1) + registers
+    cycles = max(b.rows * registers * costs.multiply, loads * costs.load, costs.chain) + costs.step + apart * costs.base
     if way not in COPIED:
         cycles += b.rows * costs.bank
+    if way == "place":
+        cycles += _crowded(b.rows, e.k * size, target) * costs.crowd
     if b.right == "place" and e.k * max(e.stride, right) > target.l1_bytes // 2:
         colliding = e.k * math.gcd(e.stride, target.l2_bytes // WAYS) > target.l2_bytes
         cycles += right * (costs.colliding if colliding else costs.crossing)
@@ -201,6 +206,13 @@ def _step(e: Extents, b: Blocking, each: int, target: Target) -> float:
     if e.k * (left + right) > target.l1_bytes // 2:
         cycles += left * (costs.near if way in COPIED else costs.left)
     return cycles
+
+
+def _crowded(rows: int, stride: int, target: Target) -> int:
+    """Of rows that lie `stride` bytes apart, those beyond what the first level holds of each: where a stride divides a way of
+    it, few sets have lines of all rows, and every line is fetched again for each of its elements."""
+    sets = PAGE // math.gcd(stride, PAGE)
+    return max(0, rows - target.l1_bytes // PAGE * sets)
 
 
 def _first(e: Extents, b: Blocking, each: int, target: Target) -> float:

@@ -90,6 +90,10 @@ _FACTS = {
 }
 
 
+# LLVM names of processors that do AVX-512 in halves: one multiply-add of 64 bytes a cycle
+_HALVES = frozenset({"znver4"})
+
+
 @cache
 def native() -> Target:
     """The machine this process runs on."""
@@ -102,8 +106,10 @@ def native() -> Target:
         registers, width, has = 32, 16, has | {"neon"}
     else:
         registers, width = (32, 64) if "avx512" in has else (16, 32 if "avx2" in has else 16)
-    costs = COSTS[next((name for name in ("neon", "avx512") if name in has), "avx2")]
-    return Target("native", triple, llvm.get_host_cpu_name(), features.flatten(), registers, width, frozenset(has),
+    cpu = llvm.get_host_cpu_name()
+    wide = "halves" if cpu in _HALVES else "avx512"
+    costs = COSTS["neon" if "neon" in has else wide if "avx512" in has else "avx2"]
+    return Target("native", triple, cpu, features.flatten(), registers, width, frozenset(has),
                   _cache_bytes(1, 16 << 10, Target.l1_bytes), _cache_bytes(2, 256 << 10, Target.l2_bytes), costs)
 
 

@@ -1,5 +1,7 @@
 """What large products bring near and copy: for any tail, and no bit depends on it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,8 +10,11 @@ from mainspring.base import flags
 from mainspring.compile import choose, sites
 from mainspring.compile.loops import show_kernel
 from mainspring.compile.lower import lower
+from mainspring.compile.products.blocking import BASES, PAGE, Extents, blocking, candidates, way_of
 from mainspring.compile.program import kernels
 from mainspring.compile.target import by_name
+from mainspring.compile.target.costs import COSTS
+from mainspring.types.dtype import float32
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +47,17 @@ def test_a_tile_asks_for_its_results_and_for_the_next_panels() -> None:
 def test_rows_are_copied_across_where_many_columns_follow() -> None:
     assert "scratch left" in text(120, 96, 64, "6x1 20x6 kernel")
     assert "scratch left" not in text(120, 96, 64, "6x1 20x3 kernel")
+
+
+def test_with_avx512_rows_that_share_a_set_of_the_cache_or_find_no_register_are_few() -> None:
+    target = by_name("x86-64-v4")
+    product = Extents(1, 1024, 256, 1024, 8, float32, "place", True, 1024, 1, True)
+    held = target.l1_bytes // PAGE
+    assert {way_of("place", b) for b in candidates(product, target)} == {"place", "across"}
+    for costs in (COSTS["avx512"], COSTS["halves"]):
+        found = blocking(product, replace(target, costs=costs))
+        assert way_of("place", found) == "across" or found.rows <= held * 3 // 2
+    assert blocking(replace(product, way="bases"), replace(target, costs=COSTS["halves"])).rows <= BASES
 
 
 @pytest.mark.parametrize("m, n, k", [(13, 98, 70), (37, 130, 259), (6, 97, 1027)])
