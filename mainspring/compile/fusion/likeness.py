@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 
 from mainspring.compile.fusion.grouping import Group
-from mainspring.compile.inline import LITERAL
+from mainspring.compile.inline import LITERAL, border_of
 from mainspring.ir.graph import CONSTANT, Node
 
 
@@ -26,6 +26,7 @@ def likeness(group: Group, kinds: dict[Node, str], inlined: Callable[[Node], boo
     """What `group` is, whose kernel computes operands for which `inlined` holds and loads the others.
 
     `kinds`: of its members (see `Reads`); `lasting`: values that are the same in every call, which are packed otherwise.
+    Of what is loaded, its type counts, and zeros around it, which products leave out.
     """
     members, numbers, lines = set(group.members), dict[Node, int](), list[Hashable]()
     operands: dict[Node, None] = {}
@@ -39,7 +40,7 @@ def likeness(group: Group, kinds: dict[Node, str], inlined: Callable[[Node], boo
             lines.append((v.text, tuple([number(u) for u in v.inputs]), kinds[v] if v in members else ""))
         else:
             operands[v] = None
-            lines.append((v.type, v in lasting))
+            lines.append((v.type, v in lasting, tuple([n.text for n in border_of(v)])))
         return numbers.setdefault(v, len(lines) - 1)
 
     own = [number(v) for v in group.members]

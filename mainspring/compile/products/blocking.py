@@ -21,11 +21,12 @@ from mainspring.types.dtype import DType
 
 COPIED = ("across", "columns", "rows")  # ways of the left operand that copy it into the task's memory
 ACROSS_COLUMNS = 96  # from so many columns of a task on, rows that lie in place are copied across
+ADDRESSES = 8  # rows of a tile, each with an address of its own: general registers hold no more
 MOST_VECTORS = 4  # of a register tile, where there are registers enough
 SHARES = (2, 8)  # threads that tasks are to be dealt to evenly
 MIN_DEEP = 2048  # a shorter k is not worth kernels of their own for its chunks, unless measured
+DEEP_BLOCK = 128  # rows of k that all row tiles of such a kernel go through before the next: in the first-level cache
 WAYS = 8  # of a second-level cache: lines that lie its size / WAYS apart share a set of so many
-BASES = 8  # rows whose addresses find registers, where each lies somewhere else
 PAGE = 4096  # bytes of a way of the first-level cache, which is found by addresses within a page
 NEAR_BYTES = 128 << 10  # panels that a row tile goes through before the next tile
 
@@ -40,6 +41,7 @@ class Extents:
         of_right: batches of which the right operand is another one.
         plain: whether results are stored as they are, without an epilogue.
         run: neighbouring rows that lie evenly spaced, where not all do ("bases").
+        zeros: (r, the share of steps that a tile leaves out whose rows divide r).
         repeated: whether the product stands in a loop, out of which a kernel that packs a constant operand moves.
         splits: whether chunks may be tasks of their own.
         alone: whether one thread has all tasks.
@@ -57,6 +59,7 @@ class Extents:
     of_right: int
     plain: bool
     run: int = 1
+    zeros: tuple[int, float] = (1, 0.0)
     repeated: bool = False
     splits: bool = False
     alone: bool = False
@@ -122,7 +125,8 @@ def candidates(e: Extents, target: Target) -> Iterator[Blocking]:
 
 def _deep(e: Extents, target: Target) -> Iterator[Blocking]:
     for tile in _tiles(e, target):
-        yield from (replace(tile, tiles=t, right="task", deep=True) for t in _parts(tile.tiles))
+        if DEEP_BLOCK * tile.columns * e.dtype.itemsize <= target.l1_bytes * 3 // 4:
+            yield from (replace(tile, tiles=t, right="task", deep=True) for t in _parts(tile.tiles))
 
 
 def _whole(e: Extents, target: Target) -> Iterator[Blocking]:
@@ -142,7 +146,9 @@ def _tiles(e: Extents, target: Target) -> Iterator[Blocking]:
     for vectors, half in _widths(e, target):
         columns, taken = vectors * LANES - half * LANES // 2, vectors * each - half * (each // 2)
         most = min(e.m, max(1, registers // taken))
-        for rows in range(most, max(0, most * 2 // 3 - 1), -1):
+        few = min(most, ADDRESSES) if e.way == "bases" else most
+        evenly = [rows for rows in range(few + 1, most + 1) if e.run % rows == 0]
+        for rows in (*range(few, max(0, few * 2 // 3 - 1), -1), *evenly):
             yield Blocking(rows, vectors, -(-e.m // rows), -(-e.n // columns), "kernel", half=half)
 
 
@@ -171,6 +177,9 @@ def cost(e: Extents, b: Blocking, target: Target, shares: tuple[int, ...] = ()) 
     each = target.lane_registers(e.dtype)
     tiles, panels = -(-e.m // b.rows), -(-e.n // b.columns)
     tasks = e.batch * -(-tiles // b.tiles) * -(-panels // b.panels)
+    if e.zeros[1]:
+        left_out = e.zeros[1] if e.zeros[0] % b.rows == 0 else 0.0
+        return cost(replace(e, k=round(e.k * (1 - left_out)), zeros=(1, 0.0)), b, target, shares)
     if b.deep:
         chunk = replace(e, batch=e.batch * e.chunks, k=-(-e.k // e.chunks), chunks=1, of_right=e.of_right * e.chunks,
                         way="place" if e.way == "columns" else e.way)
@@ -191,9 +200,9 @@ def _step(e: Extents, b: Blocking, each: int, target: Target) -> float:
     size, registers = e.dtype.itemsize, b.columns / LANES * each
     left, right = b.rows * size, b.columns * size
     way = way_of(e.way, b)
-    apart = max(0, b.rows - BASES) if way == "bases" and e.run % b.rows else 0
-    loads = b.rows * (2 if apart else 1) + registers
-    cycles = max(b.rows * registers * costs.multiply, loads * costs.load, costs.chain) + costs.step + apart * costs.base
+    many = max(0, b.rows - ADDRESSES) if way == "bases" else 0
+    loads = b.rows + registers
+    cycles = max(b.rows * registers * costs.multiply, loads * costs.load, costs.chain) + costs.step + many * costs.base
     if way not in COPIED:
         cycles += b.rows * costs.bank
     if way == "place":
@@ -203,7 +212,7 @@ def _step(e: Extents, b: Blocking, each: int, target: Target) -> float:
         cycles += right * (costs.colliding if colliding else costs.crossing)
     if e.k * right > target.l1_bytes // 2:
         cycles += right * costs.right
-    if e.k * (left + right) > target.l1_bytes // 2:
+    if e.k * (left + right) > target.l1_bytes // 2 and way != "bases":  # windows overlap
         cycles += left * (costs.near if way in COPIED else costs.left)
     return cycles
 

@@ -36,6 +36,7 @@ from mainspring.compile.products.few import few_rows
 from mainspring.compile.products.lanes import by_lanes
 from mainspring.compile.products.tile import Tile
 from mainspring.compile.products.tiled import Tiled, apart, tree
+from mainspring.compile.products.zeros import Zeros, zeros_of
 from mainspring.compile.rename import substitute_vars
 from mainspring.compile.sites import few_site, product_site
 from mainspring.compile.target import Target
@@ -306,7 +307,8 @@ class Contraction:
         splits = self.chunks > 1 and self.way != "rows" and not self.lasting  # what lasts need not be packed by tasks
         return Extents(self.batch, self.m, self.n, self.steps, self.chunks, self.dtype, self.way,
                        self.right_along == "n" and self.dot is None, terms.get("k", 0) * self.right_size, of_right,
-                       len(self.group.members) == 1, self.run, self.nest.repeated or self.lasting, splits, self.nest.alone)
+                       len(self.group.members) == 1, self.run, (self.zeros.inner, self.zeros.share) if self.zeros else (1, 0.0),
+                       self.nest.repeated or self.lasting, splits, self.nest.alone)
 
     @cached_property
     def lasting(self) -> bool:
@@ -362,6 +364,11 @@ class Contraction:
         if self.dot or left.op != "load":
             return "rows"
         return "place" if _even(terms, i) else "bases"
+
+    @cached_property
+    def zeros(self) -> Zeros | None:
+        """The zeros around what rows read in place."""
+        return zeros_of(self) if self.way in ("place", "bases") else None
 
     @cached_property
     def run(self) -> int:

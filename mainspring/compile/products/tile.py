@@ -119,6 +119,9 @@ def in_a_row(k: Expr, start: Expr, stop: Expr, extent: int, even: bool, tile: Ti
     """`step` for k from `start` to `stop`, which are `extent` apart, or less where not `even`: as many written out in a row as
     add to `TOGETHER` vectors of sums, and those that are left."""
     together = max(1, TOGETHER // (tile.rows * tile.vectors))
+    if together == 1:
+        yield For(k, start, stop, (step,))
+        return
     whole = s.const(extent // together, int64) if even else (stop - start) // together
     group, i = s.var("group", extent // together + 1), s.var("step", together)
     several = substitute_vars((step,), {k: start + group * together + i})

@@ -16,7 +16,7 @@ from typing import Any
 
 from mainspring.compile.loops import LANES, Buffer, For, Kernel, Let, Stmt, Store, Write, expressions, load
 from mainspring.compile.products import ahead
-from mainspring.compile.products.blocking import COPIED, NEAR_BYTES, Blocking, way_of
+from mainspring.compile.products.blocking import COPIED, DEEP_BLOCK, NEAR_BYTES, Blocking, way_of
 from mainspring.compile.products.dots import SHIFT, WORD, narrow
 from mainspring.compile.products.tile import Tile, in_a_row
 from mainspring.compile.rename import substitute_vars
@@ -26,7 +26,6 @@ from mainspring.ops.movement import ravel, unravel
 from mainspring.types.dtype import int64
 
 PACK_BLOCK = 4096  # elements that a task of the packing kernel moves, where panels lie across
-DEEP_BLOCK = 128  # rows of k that all row tiles of a task go through before the next: they stay in the first-level cache
 COPY_LANES = 8  # elements of which as many as hold MR are copied at once
 PACK_ROWS, PACK_PANELS = 8, 64  # rows and panels of such a task where panels lie along: few streams are read, runs written
 ZERO = s.const(0, int64)
@@ -315,9 +314,11 @@ class Tiled:
         if of.chunks > 1:
             c, even = s.var("c", of.chunks), of.steps % of.chunk == 0
             keep = reg.over(Store((Write(parts, c * reg.acc.size + reg.place, reg.value),)))
-            chunk = (*following(c), reg.clear(), *in_a_row(self.k, c * of.chunk, of.until(c), of.chunk, even, reg, step), keep)
+            start, stop, even = self._steps_of(place[1], c * of.chunk, of.until(c), even)
+            chunk = (*following(c), reg.clear(), *in_a_row(self.k, start, stop, of.chunk, even, reg, step), keep)
             return [*first, For(c, ZERO, s.const(of.chunks, int64), chunk), self._finish_parts(parts, place)]
-        all_steps = in_a_row(self.k, ZERO, s.const(of.steps, int64), of.steps, True, reg, step)
+        start, stop, even = self._steps_of(place[1], ZERO, s.const(of.steps, int64), True)
+        all_steps = in_a_row(self.k, start, stop, of.steps, even, reg, step)
         chain = [*first, *following(ZERO), begin, *all_steps]
         if not self._direct():
             return [*chain, reg.over(Store((Write(parts, reg.place, reg.value),))), self._finish_parts(parts, place)]
@@ -326,6 +327,13 @@ class Tiled:
         value = Let(of.refs[of.root], s.cast(reg.value, of.root.dtype))
         results = (value, *of.epilogue(of.dims.domain, of.dims.index(b, tile * self.mr + reg.i, n)))
         return [*chain, reg.over(*substitute_vars(results, {n: panel * self.nr + reg.column}))]
+
+    def _steps_of(self, tile: Expr, start: Expr, stop: Expr, even: bool) -> tuple[Expr, Expr, bool]:
+        """The steps from `start` to `stop` that `tile` takes; whether these are as many for each, if they were (`even`)."""
+        zeros = self.of.zeros
+        if zeros is None or zeros.inner % self.mr:
+            return start, stop, even
+        return *zeros.within(tile * self.mr, start, stop), False
 
     def _results_ahead(self, place: tuple[Expr, Expr, Expr]) -> Iterator[Stmt]:
         """The lines that a tile's results go to, and those that its epilogue reads, if its columns are neighbours there."""
@@ -393,7 +401,7 @@ class Tiled:
 
         where = home(b, tile, panel, c, self.reg.place)
         chain = (self.reg.set(load(parts, where, s.compare("lt", 0, turn))),
-                 For(self.k, begin, end, (self._step(left.value, right),)),
+                 For(self.k, *self._steps_of(tile, begin, end, False)[:2], (self._step(left.value, right),)),
                  self.reg.over(Store((Write(parts, where, self.reg.value),))))
         loop = For(tile, *_range(group, wide, tiles), (*left.before, For(panel, ZERO, s.const(count, int64), chain)))
         body = (For(turn, ZERO, s.const(turn.attr[1], int64), (fill, loop)),)

@@ -29,7 +29,7 @@ class Costs:
     chain: float = 5.8  # at least so many for a k: sums that wait for themselves
     step: float = 0.1  # a k, beside those
     bank: float = 0.15  # a row of the tile in place, at each k: rows whole lines apart share a bank of the cache
-    base: float = 0.01  # a row in place whose address finds no register, at each k
+    base: float = 0.01  # a row of windows in place beyond those whose addresses find registers, at each k
     crowd: float = 0.15  # a row of the tile in place, at each k, beyond those that a set of the first-level cache holds
     left: float = 0.13  # a byte of a row tile in place, at each panel, when tile and panel leave the first-level cache
     near: float = 0.03  # the same of one that was copied

@@ -10,7 +10,7 @@ from mainspring.base import flags
 from mainspring.compile import choose, sites
 from mainspring.compile.loops import show_kernel
 from mainspring.compile.lower import lower
-from mainspring.compile.products.blocking import BASES, PAGE, Extents, blocking, candidates, way_of
+from mainspring.compile.products.blocking import ADDRESSES, PAGE, Extents, blocking, candidates, way_of
 from mainspring.compile.program import kernels
 from mainspring.compile.target import by_name
 from mainspring.compile.target.costs import COSTS
@@ -57,7 +57,7 @@ def test_with_avx512_rows_that_share_a_set_of_the_cache_or_find_no_register_are_
     for costs in (COSTS["avx512"], COSTS["halves"]):
         found = blocking(product, replace(target, costs=costs))
         assert way_of("place", found) == "across" or found.rows <= held * 3 // 2
-    assert blocking(replace(product, way="bases"), replace(target, costs=COSTS["halves"])).rows <= BASES
+    assert blocking(replace(product, way="bases"), replace(target, costs=COSTS["halves"])).rows <= ADDRESSES
 
 
 @pytest.mark.parametrize("m, n, k", [(13, 98, 70), (37, 130, 259), (6, 97, 1027)])

@@ -23,7 +23,7 @@ def drawn(*shape: int) -> ms.Tensor:
 
 
 X, W, V = drawn(24, 40), drawn(40, 40), drawn(40, 40)
-IMAGE, WINDOW, OTHER = drawn(2, 6, 6, 8), drawn(3, 3, 8, 8), drawn(3, 3, 8, 8)
+IMAGE, LARGER, WINDOW, OTHER = drawn(2, 32, 32, 32), drawn(2, 34, 34, 32), drawn(3, 3, 32, 32), drawn(3, 3, 32, 32)
 
 
 def layers(x, *weights):
@@ -45,6 +45,9 @@ UNLIKE = {
     "one with zeros around it": (
         lambda x, w, v: (ms.conv(ms.relu(ms.conv(x, w, padding=1)), v, padding=1), ms.relu(ms.conv(x, v, padding=1))),
         (IMAGE, WINDOW, OTHER)),
+    "one reads zeros around an image": (
+        lambda x, y, w, v: (ms.conv(ms.relu(ms.conv(x, w, padding=1)), v, padding=1), ms.conv(y, v)),
+        (IMAGE, LARGER, WINDOW, OTHER)),
     "one lasts": (lambda x, w: (x @ w, x @ V), (X, W)),
 }
 
