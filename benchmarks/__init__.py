@@ -6,4 +6,4 @@
 """
 
 FAMILIES = ("gemm", "int8_gemm", "rows", "mlp_step", "gpt_step", "cnn_step", "lstm_step", "inference", "bf16_step",
-            "compile_time", "calls", "imports")
+            "compile_time", "calls", "imports", "ops")
