@@ -18,6 +18,7 @@ from mainspring.interpret.staged import trace
 from mainspring.ir.bind import following
 from mainspring.ir.graph import CONSTANT, INPUT, ITEM, Graph, Node, constant_node, graph, node, splice
 from mainspring.ir.op import OPS, Expand
+from mainspring.ops.common import axes_apart
 from mainspring.types.dtype import FLOATS
 from mainspring.types.shape import TensorType
 
@@ -180,6 +181,7 @@ def split_reductions(of: Graph) -> Graph:
 
     Those of many rows stay whole: the kernel of a row does the same within a task, and may do more while the row is in cache.
     """
+    of = rewrite(of, _reduced_apart)
 
     def rule(n: Node) -> Node | None:
         if n.op.name not in ("sum", "prod", "max", "min", "any", "all"):
@@ -189,6 +191,15 @@ def split_reductions(of: Graph) -> Graph:
         return None if extent <= REDUCE_CHUNK or _of_rows(n, x, axes, extent) else _chunked(n, x, axes, extent)
 
     return rewrite(of, rule)
+
+
+def _reduced_apart(n: Node) -> Node | None:
+    """max(x, axes apart) -> max(max(x, some), the others), as memory is read; sums are two where they are bound."""
+    if n.op.name not in ("max", "min", "any", "all"):
+        return None
+    first, after = axes_apart(n.inputs[0].shape, n.static["axes"])
+    return node(n.op, (node(n.op, n.inputs, {"axes": first}, source=n.source),), {"axes": after}, n.type, n.source) if after \
+        else None
 
 
 def _of_rows(n: Node, x: Node, axes: tuple[int, ...], extent: int) -> bool:

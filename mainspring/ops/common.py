@@ -143,22 +143,24 @@ def bind_sum(x: Value, axes: tuple[int, ...]) -> Value:
 
     Along axes apart it is a sum along some of them, and one along the others of what that gives, as memory is read.
     """
-    first = _first_axes(x.shape, axes)
-    if first == axes or (x.dtype.kind == "float" and x.dtype.bits < 32):  # what is between would be rounded
+    first, after = axes_apart(x.shape, axes)
+    if not after or (x.dtype.kind == "float" and x.dtype.bits < 32):  # what is between would be rounded
         return bind(OPS["sum"], x, axes=axes) if axes else x
-    after = tuple([a - len([b for b in first if b < a]) for a in axes if a not in first])
     return bind(OPS["sum"], bind(OPS["sum"], x, axes=first), axes=after)
 
 
-def _first_axes(shape: Shape, axes: tuple[int, ...]) -> tuple[int, ...]:
-    """The axes of a sum to go along first: all, if no kept one lies between them (of whatever extent, on which no bit may
-    depend); else the innermost ones if a row of them is long enough for the vector lanes, and otherwise the outer ones, whose
-    results lie side by side."""
+def axes_apart(shape: Shape, axes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The axes of a reduction to go along first, and those of the result to go along then.
+
+    All, if no kept one lies between them (of whatever extent, on which no bit may depend); else first the innermost ones if a
+    row of them is long enough for the vector lanes, and otherwise the outer ones, whose results lie side by side.
+    """
     kept = [i for i in range(len(shape)) if i not in axes]
     if len({len([i for i in kept if i < a]) for a in axes}) < 2:
-        return axes
+        return axes, ()
     inner = tuple([a for a in axes if all(a > i for i in kept)])
-    return inner if math.prod(shape[a] for a in inner) >= SHORTEST_ROW else tuple([a for a in axes if a not in inner])
+    first = inner if math.prod(shape[a] for a in inner) >= SHORTEST_ROW else tuple([a for a in axes if a not in inner])
+    return first, tuple([a - len([b for b in first if b < a]) for a in axes if a not in first])
 
 
 def _broadcast_reference(x: np.ndarray, shape: Shape) -> np.ndarray:

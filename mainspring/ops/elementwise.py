@@ -437,12 +437,15 @@ def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> A
 def clip(x: Any, /, min: Any = None, max: Any = None) -> Any:
     """`x` limited to [min, max]; either may be None. The result has the dtype of `x`. At a bound the derivative is 1."""
     value = as_value(x, "clip")
-    for bound, limit, inside in ((min, maximum, greater_equal), (max, minimum, less_equal)):
+    for bound, outside in ((min, less), (max, greater)):
         if bound is not None:
             other = promoted("clip", value, bound)[1] if is_python_scalar(bound) else as_value(bound, "clip")
             shape = broadcast_shapes(value.shape, other.shape, where="clip")
             value, other = broadcast(value, shape), broadcast(cast_to(other, value.dtype), shape)
-            value = where(inside(value, other), value, limit(value, other))
+            beyond = outside(value, other)
+            if other.dtype.kind == "float" and not (is_python_scalar(bound) and bound == bound):
+                beyond = logical_or(beyond, isnan(other))
+            value = where(beyond, other, value)
     return value
 
 
