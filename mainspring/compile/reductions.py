@@ -46,7 +46,8 @@ from mainspring.types.dtype import int64
 STRIPS = (16, 32, 64, 128, 256)
 STRIP = 64  # neighbouring results of a short extent that are computed together: four vectors, one or two cache lines
 MIN_STRIPS = 16  # with fewer tasks than this, strips are made narrower
-STREAMED = 8 * LANES  # an extent from which on rows are streamed
+STREAMED = 8 * LANES  # an extent from which on rows are streamed, …
+FAR = 4096  # … half of it where rows lie so many bytes apart: pages of their own, and often the same sets of a cache
 PARTIAL_BYTES = 16384  # of the partials of a streamed strip, at most
 MIN_STREAMS = 4  # MIN_STRIPS of streamed rows, which had better be long
 AHEAD = 4  # rows that one partial takes at a time
@@ -106,8 +107,12 @@ class _Reduction:
     def _rows_adjoin(self) -> bool:
         """Whether rows of results lie one behind the other in what is read."""
         last = self.domain[self.lane]
-        reads = [s.affine(x.args[0])[0] for x in s.walk(*[f.value for f in self.folds]) if x.op == "load"]
-        return last > 1 and any(c.get(self.dims[self.lane]) == 1 and c.get(self.along) == last for c in reads)
+        return last > 1 and any(c.get(self.dims[self.lane]) == 1 and c.get(self.along) == last for c, _ in self._reads())
+
+    def _reads(self) -> list[tuple[dict[Expr, int], int]]:
+        """The coefficients of every load of the folds, and the bytes of an element."""
+        loads = [x for x in s.walk(*[f.value for f in self.folds]) if x.op == "load"]
+        return [(s.affine(x.args[0])[0], x.attr.dtype.itemsize) for x in loads]
 
     def kernel(self, decide: Decide) -> Kernel:
         last = self.domain[self.lane]
@@ -130,7 +135,8 @@ class _Reduction:
     @property
     def streamed(self) -> bool:
         """Whether rows are taken as they lie in memory."""
-        return self.extent >= STREAMED and (self.narrow or self.domain[self.lane] >= LANES)
+        far = any(c.get(self.along, 0) * size >= FAR for c, size in self._reads())
+        return self.extent >= STREAMED >> far and (self.narrow or self.domain[self.lane] >= LANES)
 
     def _strip(self, decide: Decide, outer: int, last: int) -> int:
         """Results of a task."""
