@@ -26,6 +26,10 @@ class Lines:
     def of(shape: Shape, axis: int) -> Lines:
         return Lines(math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1:]))
 
+    def element(self, line: Expr, place: Expr, extent: int | None = None) -> Expr:
+        """Where element `place` of a line is, of lines of `extent` elements if they have another."""
+        return (line // self.inner * (self.extent if extent is None else extent) + place) * self.inner + line % self.inner
+
 
 def store(buffer: Buffer, index: Expr | int, value: Expr, guard: Expr | None = None) -> Store:
     """buffer[index] = value, where `guard` holds."""

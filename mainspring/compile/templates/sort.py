@@ -1,4 +1,6 @@
-"""Stable merge sort: lines are independent; a line is sorted in memory of the thread, elements together with their indices.
+"""Stable sort: lines are independent; a line is sorted in memory of the thread, elements together with their indices.
+
+A long line goes by the digits of its elements (`radix`), a short one is merged.
 
 Runs of a few elements are sorted by insertion, then merged pairwise from one half of the scratch into the other, the run
 doubling each time. An element moves left only past one that it must stand before, so equal elements keep their order.
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from mainspring.compile.loops import Body, Buffer, Fold, If, Kernel, Let, Reduce, Stmt, Store, While, Write, load
 from mainspring.compile.template import Call, template
 from mainspring.compile.templates.lines import Lines, loop, number, params
+from mainspring.compile.templates.radix import Radix, key_of, worth
 from mainspring.ir.scalar import Expr, apply, both, compare, minimum, ref, var, where
 from mainspring.types.dtype import bool_, int64
 
@@ -62,12 +65,14 @@ def sort_with_indices(call: Call) -> list[Kernel]:
     n, picks = lines.extent, first < lines.extent and first <= PICKED
     merges = 0 if picks else max(0, (-(-n // RUN) - 1).bit_length())
     room = first if picks else 2 * n if merges else n
+    task, place = var("task", lines.outer * lines.inner), var("place", n)
+    if not picks and worth(n, type_.dtype):
+        return [_by_digits(call, lines, task, place)]
     work = _Work(Buffer("values", type_.dtype, room, "scratch"), Buffer("indices", int64, room, "scratch"),
                  Buffer("cursors", int64, 2, "register"), n, call.static["descending"])
-    task, place = var("task", lines.outer * lines.inner), var("place", n)
 
     def element(place: Expr, extent: int) -> Expr:
-        return (task // lines.inner * extent + place) * lines.inner + task % lines.inner
+        return lines.element(task, place, extent)
 
     def line(place: Expr) -> Expr:
         return load(call.inputs[0], element(place, n))
@@ -81,6 +86,20 @@ def sort_with_indices(call: Call) -> list[Kernel]:
     body = (taken, *ordered, loop(place, Store(tuple(results)), stop=first, role="vector"))
     return [Kernel("sort", params(call), frozenset(call.outputs), task.attr[1], task, body,
                    (work.values, work.indices, work.cursors), type_.size * max(1, (first if picks else n).bit_length()))]
+
+
+def _by_digits(call: Call, lines: Lines, task: Expr, place: Expr) -> Kernel:
+    """One task a line by `radix`."""
+    (x,), first = call.inputs, call.static["first"]
+    radix = Radix.of(lines.extent, x.dtype)
+    body, came_from = radix.sorted_places(key_of(load(x, lines.element(task, place)), call.static["descending"]), place)
+    source = ref("source", int64)
+    values, indices = call.outputs
+    results = [Write(values, lines.element(task, place, first), load(x, lines.element(task, source))),
+               Write(indices, lines.element(task, place, first), source)]
+    body = (*body, loop(place, Let(source, came_from), Store(tuple(results)), stop=first, role="vector"))
+    return Kernel("sort", params(call), frozenset(call.outputs), task.attr[1], task, body, radix.scratch,
+                  x.size * (2 * radix.digits + 4))
 
 
 def _picks(work: _Work, line: Callable[[Expr], Expr], first: int) -> list[Stmt]:

@@ -14,12 +14,16 @@ from tests.unit.ops.kernels import check_gradients, compilers, run_space, run_te
 RNG = np.random.default_rng(0)
 SHAPES = [((1,), 0), ((7,), 0), ((8,), 0), ((9,), 0), ((3, 16), 1), ((17, 2), 0), ((2, 33, 2), 1), ((99,), 0), ((2, 0), 1)]
 
-PICKED = [((3, 70), 1, 1), ((150, 2), 0, 5), ((200,), 0, 64), ((90,), 0, 65), ((9,), 0, 0)]  # shape, axis, first
+# shape, axis, first
+PICKED = [((3, 70), 1, 1), ((2, 300), 1, 100), ((150, 2), 0, 5), ((200,), 0, 64), ((90,), 0, 65), ((9,), 0, 0)]
 
 
 def samples(dtype, *shape):
-    """Few distinct values, so that there are equal ones; NaN, infinities and both zeros among floats."""
+    """Few distinct values, so that there are equal ones; the ends of integers; NaN, infinities and both zeros among floats."""
     x = RNG.integers(0, 9, shape).astype(dtype.numpy)
+    if dtype.kind in ("int", "uint"):
+        info = np.iinfo(dtype.numpy)
+        x = np.where(RNG.random(shape) < 0.3, RNG.choice(np.array([info.min, info.min + 1, info.max], dtype.numpy), shape), x)
     if dtype.kind == "float":
         special = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, -2.0]).astype(dtype.numpy)
         x = np.where(RNG.random(shape) < 0.3, RNG.choice(special, shape), x)
