@@ -10,10 +10,11 @@ import numpy as np
 from mainspring.base.errors import ArgumentError, AxisError, ShapeError, TraceError
 from mainspring.interpret.eager import as_value, wrap
 from mainspring.ir.bind import Value, bind
+from mainspring.ops.along import PUT_ALONG, TAKE_ALONG, ramp
 from mainspring.ops.common import broadcast, broadcasted, cast_to, require_kind
 from mainspring.ops.creation import zeros
 from mainspring.ops.elementwise import equal, where
-from mainspring.ops.gather import DYNAMIC_SLICE, DYNAMIC_UPDATE_SLICE, GATHER, SCATTER, UFUNCS
+from mainspring.ops.gather import DYNAMIC_SLICE, DYNAMIC_UPDATE_SLICE, GATHER, UFUNCS
 from mainspring.ops.movement import iota, moveaxis, reshape
 from mainspring.ops.subscript import At, getitem, update_values
 from mainspring.types.dtype import DEFAULT_FLOAT, as_dtype, int64
@@ -41,8 +42,8 @@ def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
     return moveaxis(found, tuple(range(n)), tuple(range(place, place + n))) if place and n else found
 
 
-def _along(x: Value, indices: Any, axis: int, name: str) -> tuple[tuple[Value, ...], int]:
-    """An index for each dim of `x`: `indices` along `axis`, the position itself elsewhere; and `axis` from the front."""
+def _along(x: Value, indices: Any, axis: int, name: str) -> tuple[Value, int]:
+    """`indices` for every position of the dims of `x` other than `axis`; and `axis` from the front."""
     place = normalize_axis(axis, x.ndim, name)
     index = as_value(indices, name)
     require_kind(name, "indices", index.dtype, "integer")
@@ -50,12 +51,7 @@ def _along(x: Value, indices: Any, axis: int, name: str) -> tuple[tuple[Value, .
         raise ShapeError(name, "indices", f"must have the dims of x, equal or 1 but for dim {place}",
                          f"{index.shape} for {x.shape}")
     shape = tuple(m if i == place else n for i, (m, n) in enumerate(zip(index.shape, x.shape, strict=True)))
-    return tuple(broadcast(index if i == place else _ramp(n, i, x.ndim), shape) for i, n in enumerate(x.shape)), place
-
-
-def _ramp(extent: int, axis: int, ndim: int) -> Value:
-    """0, 1, … along dim `axis` of `ndim`, the others of extent 1."""
-    return reshape(iota(extent), tuple(extent if i == axis else 1 for i in range(ndim)))
+    return broadcast(index, shape), place
 
 
 def _widened(x: Value, index: Value, axis: int) -> Value:
@@ -71,8 +67,8 @@ def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Any:
     `indices` has as many dims as `x`; dims other than `axis` are broadcast. What argsort and argmax give fits.
     """
     value = _widened(as_value(x, "take_along_axis"), as_value(indices, "take_along_axis"), axis)
-    index, _ = _along(value, indices, axis, "take_along_axis")
-    return bind(GATHER, value, *index, axes=tuple(range(value.ndim)))
+    index, place = _along(value, indices, axis, "take_along_axis")
+    return bind(TAKE_ALONG, value, index, axis=place)
 
 
 def put_along_axis(x: Any, indices: Any, values: Any, /, *, axis: int = -1, mode: str = "set") -> Any:
@@ -80,9 +76,9 @@ def put_along_axis(x: Any, indices: Any, values: Any, /, *, axis: int = -1, mode
     value = as_value(x, "put_along_axis")
     if mode not in ("set", *UFUNCS):
         raise ArgumentError("put_along_axis", "mode", f"must be one of set, {', '.join(UFUNCS)}", repr(mode), 'mode="add"')
-    index, _ = _along(value, indices, axis, "put_along_axis")
-    updates = broadcast(update_values(values, value, "put_along_axis"), index[0].shape)
-    return bind(SCATTER, value, updates, *index, axes=tuple(range(value.ndim)), mode=mode)
+    index, place = _along(value, indices, axis, "put_along_axis")
+    updates = broadcast(update_values(values, value, "put_along_axis"), index.shape)
+    return bind(PUT_ALONG, value, updates, index, axis=place, mode=mode)
 
 
 def one_hot(indices: Any, num_classes: int, /, *, dtype: Any = DEFAULT_FLOAT, axis: int = -1) -> Any:
@@ -90,7 +86,7 @@ def one_hot(indices: Any, num_classes: int, /, *, dtype: Any = DEFAULT_FLOAT, ax
     index = as_value(indices, "one_hot")
     require_kind("one_hot", "indices", index.dtype, "integer")
     place = normalize_axis(axis, index.ndim + 1, "one_hot")
-    classes = _ramp(as_shape((num_classes,), "one_hot")[0], place, index.ndim + 1)
+    classes = ramp(as_shape((num_classes,), "one_hot")[0], place, index.ndim + 1)
     wide = reshape(index, (*index.shape[:place], 1, *index.shape[place:]))
     return cast_to(equal(cast_to(wide, int64), classes), as_dtype(dtype, "one_hot"))
 
@@ -147,7 +143,7 @@ def _triangle(x: Any, name: str, k: int, lower: bool) -> Any:
     value = as_value(x, name)
     if value.ndim < 2:
         raise ShapeError(name, "x", "must have at least 2 dims", str(value.shape), f"ms.{name}(ms.ones((3, 3)))")
-    rows, columns = _ramp(value.shape[-2], 0, 2), _ramp(value.shape[-1], 1, 2)
+    rows, columns = ramp(value.shape[-2], 0, 2), ramp(value.shape[-1], 1, 2)
     offset = as_int(k, name, "k")
     inside = columns <= rows + offset if lower else columns >= rows + offset  # type: ignore[operator]
     return where(inside, value, zeros((), dtype=value.dtype))

@@ -392,6 +392,26 @@ def _scatter(draw: Draw) -> Iterator[Sample]:
             return
 
 
+def _indices(draw: Draw, shape: tuple[int, ...], axis: int, n: int) -> np.ndarray:
+    return draw.index(tuple(n if k == axis else m for k, m in enumerate(shape)), shape[axis])
+
+
+@entry("take_along")
+def _take_along(draw: Draw) -> Iterator[Sample]:
+    for shape, axis, n in (((7,), 0, 3), ((3, 20), 1, 30), ((4, 5, 18), 1, 2), ((2, 3), 0, 0)):
+        yield draw.sample(draw(*shape), _indices(draw, shape, axis, n), axis=axis)
+
+
+@entry("put_along")
+def _put_along(draw: Draw) -> Iterator[Sample]:
+    for mode in ("set", "add", "multiply", "max", "min"):
+        for shape, axis, n in (((7,), 0, 3), ((3, 20), 1, 30), ((4, 5, 70), 1, 2), ((2, 3), 0, 0)):
+            index = _indices(draw, shape, axis, n)
+            yield draw.sample(draw(*shape), draw(*index.shape), index, axis=axis, mode=mode)
+        if draw.dtype is bool_:
+            return
+
+
 @entry("dynamic_slice")
 def _dynamic_slice(draw: Draw) -> Iterator[Sample]:
     for start in (-3, 0, 2, 99):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from mainspring.compile.loops import If, Kernel, Let, Stmt, Store, load
+from mainspring.compile.loops import Buffer, If, Kernel, Let, Stmt, Store, load
 from mainspring.compile.template import Call, template
 from mainspring.compile.templates.lines import block_of, loop, store
 from mainspring.ir.scalar import Expr, apply, both, cast, compare, const, ref, var, where
@@ -57,12 +57,17 @@ def _place(call: Call, n: Expr) -> tuple[Expr, Expr]:
     shape = call.input_types[0].shape
     strides = element_strides(shape)
     offset, inside = const(0, int64), const(True, bool_)
-    for index, type_, axis in zip(call.inputs[2:], call.input_types[2:], call.static["axes"], strict=True):
-        raw, extent = cast(load(index, n), int64), shape[axis]
-        place = raw if type_.dtype.kind == "uint" else where(compare("lt", raw, 0), raw + extent, raw)
-        inside = both(inside, compare("le", 0, place), compare("lt", place, extent))
-        offset = offset + place * strides[axis]
+    for index, axis in zip(call.inputs[2:], call.static["axes"], strict=True):
+        place, there = placed(load(index, n), shape[axis])
+        inside, offset = both(inside, there), offset + place * strides[axis]
     return offset, inside
+
+
+def placed(index: Expr, extent: int) -> tuple[Expr, Expr]:
+    """The place that `index` names in a dim, and whether it is inside."""
+    raw = cast(index, int64)
+    place = raw if index.dtype.kind == "uint" else where(compare("lt", raw, 0), raw + extent, raw)
+    return place, both(compare("le", 0, place), compare("lt", place, extent))
 
 
 def _updates(call: Call) -> Kernel:
@@ -92,5 +97,9 @@ def _offset(line: Expr, outer: list[tuple[int, int]]) -> Expr:
 
 def _change(call: Call, to: Expr, source: Expr) -> Store:
     """One update of one element."""
-    y, value, mode = call.outputs[0], load(call.inputs[1], source), call.static["mode"]
+    return changed(call.static["mode"], call.outputs[0], to, load(call.inputs[1], source))
+
+
+def changed(mode: str, y: Buffer, to: Expr, value: Expr) -> Store:
+    """`value` put at `to`."""
     return store(y, to, value if mode == "set" else apply(COMBINE[mode], load(y, to), value))
