@@ -19,6 +19,7 @@ from mainspring.types.dtype import int64
 
 ABREAST = ((128, 4), (1024, 2))  # rows at a time, for rows up to such a width
 MOST = 96  # values of one row, times rows: more find no registers
+CACHED = 1 << 21  # elements of an array, at most: from memory, rows come fastest one after the other
 
 
 def abreast(body: Body, row: Expr, scratch: Sequence[Buffer], count: int) -> tuple[Expr, Body, tuple[Buffer, ...]]:

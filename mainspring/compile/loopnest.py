@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from mainspring.compile.abreast import ABREAST, MOST, abreast
+from mainspring.compile.abreast import ABREAST, CACHED, MOST, abreast
 from mainspring.compile.canonical import canonical
 from mainspring.compile.choose import Decide, problem
 from mainspring.compile.fusion.fuse import Fuser
@@ -302,7 +302,7 @@ class _Row:
     def _together(self) -> int:
         """Rows done abreast: where a pass waits for the one before it, as many as there is room for."""
         fit = [n for width, n in ABREAST if self.width <= width and n <= min(self.rows // FEW_ROWS, MOST // len(self.pass_of))]
-        return fit[0] if fit and self._count > 1 else 1
+        return fit[0] if fit and self._count > 1 and self.group.size <= CACHED else 1
 
     def _keep(self) -> None:
         """What later passes do about a full value of an earlier one: read the stored result, compute again, or scratch."""
