@@ -22,7 +22,7 @@ from mainspring.types.dtype import DType
 COPIED = ("across", "columns", "rows")  # ways of the left operand that copy it into the task's memory
 ACROSS_COLUMNS = 96  # from so many columns of a task on, rows that lie in place are copied across
 ADDRESSES = 8  # rows of a tile, each with an address of its own: general registers hold no more
-MOST_VECTORS = 4  # of a register tile, where there are registers enough
+MOST_VECTORS = 3  # of a register tile, where there are registers enough
 SHARES = (2, 8)  # threads that tasks are to be dealt to evenly
 MIN_DEEP = 2048  # a shorter k is not worth kernels of their own for its chunks, unless measured
 DEEP_BLOCK = 128  # rows of k that all row tiles of such a kernel go through before the next: in the first-level cache
@@ -108,7 +108,9 @@ def blocking(e: Extents, target: Target) -> Blocking:
     """The candidate that should cost least. Where operands are long and the result is small (the gradient of a window), chunks
     are tasks of their own."""
     deep = e.splits and is_deep(e.m, e.n, e.k, e.chunks)
-    return min((b for b in candidates(e, target) if b.deep == deep), key=lambda b: (cost(e, b, target), b.name))
+    found = [(cost(e, b, target), b) for b in (_deep if deep else _whole)(e, target)]
+    least, _ = min(found, key=lambda pair: pair[0])
+    return min([b for cycles, b in found if cycles == least], key=lambda b: b.name)
 
 
 def is_deep(m: int, n: int, k: int, chunks: int) -> bool:
@@ -155,7 +157,9 @@ def _tiles(e: Extents, target: Target) -> Iterator[Blocking]:
 def _widths(e: Extents, target: Target) -> Iterator[tuple[int, bool]]:
     """Vectors of a register tile, and whether the last is half a one: where columns do not fill a whole one."""
     most, filled = (MOST_VECTORS if target.accumulators(e.dtype) >= 16 else 1), -(-e.n // LANES)
-    yield from ((vectors, False) for vectors in range(1, min(most, filled) + 1))
+    for vectors in range(1, min(most, filled) + 1):
+        if vectors <= 2 or -filled % vectors <= filled % 2:  # three, where they waste no more than two
+            yield vectors, False
     if 0 < e.n % LANES <= LANES // 2:
         yield from ((vectors, True) for vectors in range(1, min(max(most, 2), filled) + 1))
 
