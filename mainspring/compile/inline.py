@@ -108,16 +108,6 @@ def is_border(of: Node) -> bool:
     return of.op.name == "pad" and st["value"] == 0 and not any(st["interior"]) and min((0, *st["low"], *st["high"])) == 0
 
 
-def border_of(of: Node) -> tuple[Node, ...]:
-    """`of` and what it was moved from, down to the one that puts zeros around its operand; nothing where there is none."""
-    path = [of]
-    while not is_border(path[-1]):
-        if path[-1].op.name not in ("transpose", "reshape", "slice"):
-            return ()
-        path.append(path[-1].inputs[0])
-    return tuple(path)
-
-
 def is_constant_like(of: Node) -> bool:
     """Whether `of` depends on literals and indices only, so that it can be made anew wherever it is read."""
     return is_virtual(of) and (of.op is CONSTANT or all(is_constant_like(n) for n in of.inputs))

@@ -75,11 +75,6 @@ class Memory:
         """LANES of which these are the lower half."""
         return self.b.shuffle_vector(raw, Literal(raw.type, "zeroinitializer"), _BESIDE)
 
-    def _held(self, raw: ir.Value) -> ir.Value:
-        """`raw` through an empty instruction, equal ones of which are one: LLVM would fill a register for every width."""
-        empty = ir.InlineAsm(ir.FunctionType(raw.type, [raw.type]), "", "=v,0")
-        return self.b.call(empty, [raw], attrs=("readnone", "nounwind"))
-
     def _load_runs(self, buffer: Buffer, first: Value, places: Sequence[int], active: Sequence[bool],
                    runs: Sequence[tuple[int, int]]) -> ir.Value:
         """Lane by lane the element `places` after `first`, read in `runs` of so many elements from such a place; else 0."""

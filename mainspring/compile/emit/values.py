@@ -22,7 +22,7 @@ from mainspring.compile.emit.patterns import ANY, Pattern, Patterns, runs
 from mainspring.compile.emit.scalar import fixed, floor_divide, from_memory, literal, memory_type, modulo, primitive
 from mainspring.compile.loops import LANES, Buffer, Write
 from mainspring.compile.target import Target
-from mainspring.compile.vectormath.values import I1, I8, I32, I64, Value, type_of
+from mainspring.compile.vectormath.values import I1, I8, I32, I64, Value, held, type_of
 from mainspring.ir.scalar import Expr, affine, is_const, show
 from mainspring.types.dtype import bool_, float32, float64, int64, uint32
 
@@ -164,7 +164,7 @@ class Values(Memory):
         if x.op in DOT_PRODUCTS:
             return dot(x.op, *args, self.target)
         if x.op == "held" and self.chunk is not None and x.dtype is float32 and "avx512" in self.target.has:
-            return Value(self.b, self._held(args[0].splat().raw))
+            return Value(self.b, held(self.b, args[0].splat().raw))
         if x.op == "fma" and self._by_half and x.dtype in (float32, float64) and any(a.lanes for a in args):
             return Value(self.b, self._beside_zeros(Value.fma(*[Value(self.b, self._lower(a.splat().raw)) for a in args]).raw))
         if x.dtype is int64 and x.op in _FOLDED:

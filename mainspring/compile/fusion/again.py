@@ -62,7 +62,6 @@ class Again:
         self.made: set[Node] = set()
 
     def run(self) -> None:
-        wanted: dict[Node, None] = {}
         """Fill in `stored` of every group."""
         wanted = dict.fromkeys(h.of for _, h, _ in self.grouping.crossings())
         wanted.update((v, None) for v in self.reads.graph.outputs if self.grouping.group(v) is not None)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 
 from mainspring.compile.fusion.grouping import Group
-from mainspring.compile.inline import LITERAL, border_of
+from mainspring.compile.inline import LITERAL
+from mainspring.compile.products.zeros import around
 from mainspring.ir.graph import CONSTANT, Node
 
 
@@ -40,7 +41,7 @@ def likeness(group: Group, kinds: dict[Node, str], inlined: Callable[[Node], boo
             lines.append((v.text, tuple([number(u) for u in v.inputs]), kinds[v] if v in members else ""))
         else:
             operands[v] = None
-            lines.append((v.type, v in lasting, tuple([n.text for n in border_of(v)])))
+            lines.append((v.type, v in lasting, tuple([around(v, axis) for axis in range(len(v.shape))])))
         return numbers.setdefault(v, len(lines) - 1)
 
     own = [number(v) for v in group.members]

@@ -146,12 +146,12 @@ def _tiles(e: Extents, target: Target) -> Iterator[Blocking]:
     each = target.lane_registers(e.dtype)
     registers = target.accumulators(e.dtype) * each
     for vectors, half in _widths(e, target):
-        columns, taken = vectors * LANES - half * LANES // 2, vectors * each - half * (each // 2)
-        most = min(e.m, max(1, registers // taken))
+        most = min(e.m, max(1, registers // (vectors * each - half * (each // 2))))
         few = min(most, ADDRESSES) if e.way == "bases" else most
         evenly = [rows for rows in range(few + 1, most + 1) if e.run % rows == 0]
         for rows in (*range(few, max(0, few * 2 // 3 - 1), -1), *evenly):
-            yield Blocking(rows, vectors, -(-e.m // rows), -(-e.n // columns), "kernel", half=half)
+            tile = Blocking(rows, vectors, -(-e.m // rows), 1, "kernel", half=half)
+            yield replace(tile, panels=-(-e.n // tile.columns))
 
 
 def _widths(e: Extents, target: Target) -> Iterator[tuple[int, bool]]:

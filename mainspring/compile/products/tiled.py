@@ -149,13 +149,14 @@ class Tiled:
     def _in_place(self, b: Expr, tile: Expr) -> Left:
         """The rows of `tile` where they lie: evenly spaced, or each from an address of its own."""
         of, i, k = self.of, self.reg.i, self.k
-        even, of_run = of.way == "place" or of.run % self.mr == 0, of.run // self.mr
-        first = self.first_row(tile) if of.way == "place" or not even else tile // of_run * of.run + tile % of_run * self.mr
+        shared = of.way == "bases" and of.run % self.mr == 0  # the tile lies in a run of evenly spaced rows
+        tiles = of.run // self.mr  # of a run
+        first = tile // tiles * of.run + tile % tiles * self.mr if shared else self.first_row(tile)
         left = of.left_at(b, first + i, k)
         row, along = apart(left, k)  # type: ignore[misc]
         if self.steps is not None:
             along = load(self.steps, k)
-        if even:
+        if shared or of.way == "place":
             return Left(load(left.attr, row + along), (), (), ())
         bases = Buffer("bases", int64, self.mr, "register")
         fill = For(i, ZERO, s.const(self.mr, int64), (Store((Write(bases, i, row),)),), "unroll")

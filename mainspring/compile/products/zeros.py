@@ -60,7 +60,7 @@ def zeros_of(of: Any) -> Zeros | None:
         return None
     x, w = root.inputs
     for i, taps in enumerate(w.shape[:-2]):
-        low, high = _around(x, 1 + i)
+        low, high = around(x, 1 + i)
         place = sum(n != 1 for n in root.shape[: 1 + i])
         if (low or high) and root.shape[1 + i] > 1 and place in dims.rows:
             inner = math.prod(dims.domain[d] for d in dims.rows[dims.rows.index(place) + 1 :])
@@ -70,16 +70,16 @@ def zeros_of(of: Any) -> Zeros | None:
     return None
 
 
-def _around(x: Node, axis: int) -> tuple[int, int]:
-    """Zeros before and after what `x` has along `axis`."""
+def around(x: Node, axis: int) -> tuple[int, int]:
+    """How many zeros are known to lie before and after what `x` has along `axis`."""
     if is_border(x):
         return x.static["low"][axis], x.static["high"][axis]
     if x.op.name == "transpose":
-        return _around(x.inputs[0], x.static["axes"][axis])
+        return around(x.inputs[0], x.static["axes"][axis])
     if x.op.name == "reshape" and x.inputs[0].shape[: axis + 1] == x.shape[: axis + 1]:
-        return _around(x.inputs[0], axis)
+        return around(x.inputs[0], axis)
     if x.op.name == "slice" and set(x.static["step"]) == {1}:
-        low, high = _around(x.inputs[0], axis)
+        low, high = around(x.inputs[0], axis)
         cut = x.inputs[0].shape[axis] - x.static["stop"][axis]
         return max(0, low - x.static["start"][axis]), max(0, high - cut)
     return 0, 0

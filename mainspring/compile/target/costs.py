@@ -107,7 +107,7 @@ class Costs:
 
 
 _AVX2 = Costs()
-# fitted to measured candidates of 60 products on Zen 4 (decision 034); sweeps, a barrier and a task by hand
+# fitted to measured candidates of 63 products on Zen 4 (decision 034); sweeps, a barrier and a task by hand
 _AVX512 = Costs(
     multiply=0.5, load=0.51, chain=5.8, step=0.13, bank=0.01, base=0.35, crowd=2.5, left=0.0025, near=0.0087, right=0.0034,
     crossing=0.0013, colliding=0.0031, left_first=0.0057, left_again=0.012, right_first=0.0022, right_far=0.023,

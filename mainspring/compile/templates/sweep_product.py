@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from mainspring.compile.loops import LANES, Buffer, Kernel, Let, Stmt, load
 from mainspring.compile.products.contraction import chunk_count, tree
 from mainspring.compile.products.tile import Tile, in_a_row
+from mainspring.compile.products.tiled import PACK_PANELS, PACK_ROWS
 from mainspring.compile.template import Call
 from mainspring.compile.templates.dealing import Deal, row_tiles
 from mainspring.compile.templates.lines import block_of, loop, store
@@ -23,7 +24,7 @@ from mainspring.ir import scalar as s
 from mainspring.ir.scalar import Expr
 from mainspring.types.dtype import DType, int64
 
-PACK_ALONG = 8, 64  # rows and panels that a task packs where panels lie along: few streams are read, runs written
+PACK_ALONG = PACK_ROWS, PACK_PANELS  # rows and panels that a task packs where panels lie along
 PACK_ACROSS = 64, 1  # the same where they lie across
 Place = Callable[[Expr, Expr, Expr], Expr]  # of a weight at k, a gate, and a column of the gate
 

@@ -81,6 +81,12 @@ def call(b: ir.IRBuilder, name: str, result: ir.Type, arguments: list[ir.Value])
     return b.call(function(b.module, name, result, [a.type for a in arguments]), arguments)
 
 
+def held(b: ir.IRBuilder, raw: ir.Value) -> ir.Value:
+    """A vector `raw` through an empty instruction, equal ones of which are one: LLVM does not know it for what it was."""
+    empty = ir.InlineAsm(ir.FunctionType(raw.type, [raw.type]), "", "=v,0")
+    return b.call(empty, [raw], attrs=("nounwind", "readnone"))
+
+
 @dataclass(frozen=True)
 class Facts:
     """What formulas may count on: `scales`, an instruction for x 2^n; `kept`, registers enough for their constants."""
@@ -119,12 +125,9 @@ class Value:
         if isinstance(value, Value):
             return value
         raw = constant(self.elem, value, self.lanes)
-        return Value(self.b, self._kept(raw) if self.b.facts.kept and self.lanes and self.elem is F32 and value else raw)
-
-    def _kept(self, raw: ir.Constant) -> ir.Value:
-        """`raw` through an empty instruction: a value that LLVM moves out of loops, where constants are read at each use."""
-        hidden = ir.InlineAsm(ir.FunctionType(raw.type, [raw.type]), "", "=v,0", False)
-        return self.b.call(hidden, [raw], attrs=("nounwind", "readnone"))
+        if self.b.facts.kept and self.lanes and self.elem is F32 and value:
+            raw = held(self.b, raw)  # what LLVM moves out of loops, where constants are read at each use
+        return Value(self.b, raw)
 
     def splat(self) -> Value:
         """This scalar in all lanes (a vector is itself)."""
